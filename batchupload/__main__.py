@@ -1,0 +1,5 @@
+"""`python -m batchupload`: the same as the `batchupload` command."""
+
+from batchupload.cli import main
+
+main()

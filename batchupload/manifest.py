@@ -1,0 +1,327 @@
+"""Bytes of a manifest file → rows, streamed: the first stage of the flow."""
+
+import codecs
+import csv
+import difflib
+import io
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from batchupload.config import ManifestSettings
+from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Problem, Row
+from batchupload.reasons import Reason
+from batchupload.sheet import REPORT_COLUMNS, plain
+
+FIELDS = ("order_id", *PHOTO_FIELDS)
+DELIMITERS = (",", ";", "\t")
+LINE_LIMIT = 256 * 1024
+"""Characters of one physical line, and of one row that runs over several."""
+ROW_LINES = 100
+"""Physical lines one row may run over (a quoted note with line breaks)."""
+
+KNOWN_NAMES = {
+    "order_id": ("order_id", "orderid", "order_no", "order_number", "order", "订单号", "星光订单号", "订单编号", "订单id"),
+    "face": ("face", "身份证人像面", "人像面", "身份证正面", "身份证人像面照片", "身份证正面照片"),
+    "back": ("back", "身份证国徽面", "国徽面", "身份证反面", "身份证背面", "身份证国徽面照片", "身份证反面照片"),
+    "hand": ("hand", "免冠照", "免冠人像照", "免冠照片", "手持照", "手持照片", "手持身份证", "手持身份证照", "手持身份证照片"),
+}
+
+# White space of every script, and what has no width: zero-width space and joiners, marks of direction, BOM.
+INVISIBLE = "\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
+EDGES = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
+EXCEL_TEXT = re.compile(r'="(.*)"', re.DOTALL)
+
+
+class ManifestError(BatchuploadError):
+    """The manifest can't be read at all; nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one manifest file is to be read."""
+
+    path: Path
+    encoding: str
+    delimiter: str
+    header_line: int
+    header: tuple[str, ...]
+    fields: dict[str, int]
+    """Field → its column, from 0."""
+    own: tuple[tuple[int, OwnColumn], ...]
+    """Places and names of the manifest's own other columns."""
+    only: int | None
+    """Column of the outcome, where the manifest is an earlier report."""
+
+    @property
+    def is_report(self) -> bool:
+        """Whether the manifest is an earlier report."""
+        return self.only is not None
+
+
+def open_manifest(path: Path, settings: ManifestSettings) -> Layout:
+    """Find out encoding, delimiter and columns. Reads the file once to its end. Raises `ManifestError`."""
+    try:
+        if not path.is_file():
+            what = "this is not a file" if path.exists() else "no such file"
+            raise ManifestError(f"{path}: {what}. Name a CSV manifest.")
+        with path.open("rb") as file:
+            encoding = _encoding(file, path, settings.encoding)
+            file.seek(0)
+            first = _first_lines(_lines(file, encoding))
+    except OSError as error:
+        raise ManifestError(f"{path}: can't be read ({error.strerror}). Check its permissions.") from None
+    if first is None:
+        raise ManifestError(f"{path}: the manifest is empty. It needs a header line: {_needed()}.")
+    line, text, forced = first
+    candidates = [forced] if forced else DELIMITERS if settings.delimiter == "auto" else [settings.delimiter]
+    names = {field: getattr(settings.columns, field) or KNOWN_NAMES[field] for field in FIELDS}
+    layouts = [_layout(path, encoding, delimiter, line, text, names) for delimiter in candidates]
+    best = max(layouts, key=lambda layout: len(layout.fields))
+    _require_columns(best, names)
+    return best
+
+
+def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] = frozenset()) -> Iterator[Row]:
+    """Yield the rows in order, bad ones with their `problem`; with `only`, those with one of these outcomes.
+
+    Memory stays flat however long the file is. Rows whose cells are all empty are no rows. Raises `ManifestError`
+    where the file can no longer be read.
+    """
+    pattern = re.compile(settings.order_id_pattern)
+    try:
+        with layout.path.open("rb") as file:
+            lines = _lines(file, layout.encoding)
+            for line, _ in lines:
+                if line == layout.header_line:
+                    break
+            for line, cells, problem in _records(lines, layout.delimiter, len(layout.header)):
+                if any(cell.strip() for cell in cells) or problem:
+                    if only and (layout.only is None or len(cells) <= layout.only or cells[layout.only] not in only):
+                        continue
+                    yield _row(layout, line, cells, problem, pattern)
+    except (OSError, UnicodeError) as error:
+        raise ManifestError(f"{layout.path}: changed or broke while it was read ({error}). Run again.") from None
+
+
+def clean(cell: str) -> str:
+    """Without the spaces, zero-width characters and Excel's text marks (`="…"`, a leading `'`) around it."""
+    text = EDGES.sub("", cell)
+    if match := EXCEL_TEXT.fullmatch(text):
+        text = EDGES.sub("", match[1])
+    return EDGES.sub("", text.removeprefix("'"))
+
+
+def _row(layout: Layout, line: int, cells: Sequence[str], problem: Problem | None, pattern: re.Pattern[str]) -> Row:
+    if layout.is_report:
+        cells = [plain(cell) for cell in cells]
+    values = {field: cells[at] if at < len(cells) else "" for field, at in layout.fields.items()}
+    order_id = clean(values["order_id"])
+    photos = {field: EDGES.sub("", values[field]) for field in PHOTO_FIELDS}
+    own = {name: cells[at] if at < len(cells) else "" for at, name in layout.own}
+    problem = problem or _problem(layout, cells, order_id, photos, pattern)
+    return Row(layout.path, line, order_id, photos, own, problem)
+
+
+def _problem(
+    layout: Layout, cells: Sequence[str], order_id: str, photos: dict[str, str], pattern: re.Pattern[str]
+) -> Problem | None:
+    extra = [cell for cell in cells[len(layout.header) :] if cell.strip()]
+    if any("\0" in cell for cell in cells):
+        return Problem(Reason.NUL_CHARACTER, "")
+    if extra:
+        return Problem(Reason.EXTRA_CELLS, f"{len(cells)} cells, the header has {len(layout.header)}")
+    if len(cells) <= layout.fields["order_id"]:
+        return Problem(Reason.MISSING_CELL, f"{len(cells)} cells, the header has {len(layout.header)}")
+    if not order_id:
+        return Problem(Reason.ORDER_ID_EMPTY, "")
+    if not pattern.fullmatch(order_id):
+        number = re.fullmatch(r"[0-9.,]+E\+?[0-9]+", order_id, re.IGNORECASE)
+        hint = "; Excel made a number of it: format the column as text" if number else ""
+        return Problem(Reason.ORDER_ID_MALFORMED, f"must match {pattern.pattern}{hint}")
+    missing = [layout.header[layout.fields[field]] for field in PHOTO_FIELDS if not photos[field]]
+    if missing:
+        return Problem(Reason.MISSING_CELL, f"empty: {', '.join(missing)}")
+    return None
+
+
+def _records(
+    lines: Iterator[tuple[int, str]], delimiter: str, width: int
+) -> Iterator[tuple[int, list[str], Problem | None]]:
+    """Lines → (first line, cells, problem). A quote that is never closed spoils its own line and no other."""
+    waiting: deque[tuple[int, str]] = deque()
+    while True:
+        line, text = waiting.popleft() if waiting else next(lines, (0, ""))
+        if not line:
+            return
+        if len(text) > LINE_LIMIT:
+            yield line, text[:1000].split(delimiter), Problem(Reason.ROW_TOO_LONG, "")
+        elif '"' not in text:
+            yield line, text.rstrip("\r\n").split(delimiter), None
+        elif (cells := _parse(text, delimiter)) is not None:
+            yield line, cells, None
+        elif (cells := _parse_over_lines(text, waiting, lines, delimiter, width)) is not None:
+            yield line, cells, None
+        else:
+            yield line, text.rstrip("\r\n").split(delimiter), Problem(Reason.STRAY_QUOTE, "")
+
+
+def _parse(text: str, delimiter: str) -> list[str] | None:
+    """The cells of one whole row, or None where its quotes don't pair up."""
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except (csv.Error, StopIteration):
+        return None
+
+
+def _parse_over_lines(
+    text: str, waiting: deque[tuple[int, str]], lines: Iterator[tuple[int, str]], delimiter: str, width: int
+) -> list[str] | None:
+    """Try `text` together with the lines after it; those go back to `waiting` unless they make a good row of it."""
+    quotes = text.count('"')
+    if quotes % 2 == 0:
+        return None
+    for extra in range(1, ROW_LINES):
+        if extra > len(waiting):
+            following = next(lines, None)
+            if following is None:
+                return None
+            waiting.append(following)
+        more = waiting[extra - 1][1]
+        text += more
+        quotes += more.count('"')
+        if len(text) > LINE_LIMIT:
+            return None
+        if quotes % 2 == 0:
+            cells = _parse(text, delimiter)
+            if cells is None or len(cells) != width:
+                return None
+            for _ in range(extra):
+                waiting.popleft()
+            return cells
+    return None
+
+
+def _lines(file: BinaryIO, encoding: str) -> Iterator[tuple[int, str]]:
+    """Physical lines with their numbers; of an overlong one only the beginning, longer than the limit."""
+    text = io.TextIOWrapper(file, encoding=encoding, newline="")
+    try:
+        number = 0
+        while part := text.readline(LINE_LIMIT + 1):
+            number += 1
+            line = part
+            while len(part) > LINE_LIMIT and not part.endswith(("\n", "\r")):
+                part = text.readline(LINE_LIMIT + 1)
+            yield number, line
+    finally:
+        text.detach()
+
+
+def _first_lines(lines: Iterable[tuple[int, str]]) -> tuple[int, str, str]| None:
+    """(line, text, delimiter) of the header; the delimiter where Excel's `sep=` line before it names one."""
+    forced = ""
+    for line, text in lines:
+        text = EDGES.sub("", text) if not text.strip(",;\t\r\n ") else text
+        if match := re.fullmatch(r'"?sep=([,;\t])"?\s*', text, re.IGNORECASE):
+            forced = match[1]
+        elif text.strip(",;\t\r\n "):
+            return line, text, forced
+    return None
+
+
+def _encoding(file: BinaryIO, path: Path, wanted: str) -> str:
+    """The encoding in which the whole file decodes: by BOM, NULs, strict UTF-8, strict GB18030, in this order."""
+    head = file.read(4096)
+    if wanted != "auto":
+        candidates = ["utf-8-sig" if codecs.lookup(wanted).name == "utf-8" else wanted]
+    elif head.startswith(codecs.BOM_UTF8):
+        candidates = ["utf-8-sig"]
+    elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        candidates = ["utf-16"]
+    elif head.count(0) * 10 > len(head) * 2:
+        # Latin letters, digits and separators have their zero byte first in big-endian and second in little-endian.
+        candidates = ["utf-16-be" if head[0::2].count(0) > head[1::2].count(0) else "utf-16-le"]
+    else:
+        candidates = ["utf-8", "gb18030"]
+    bad = [_undecodable_line(file, candidate) for candidate in candidates]
+    for candidate, line in zip(candidates, bad, strict=True):
+        if not line:
+            return candidate
+    raise ManifestError(
+        f"{path}, line {bad[0]}: not readable as {' or '.join(candidates)}. "
+        "Save it as CSV UTF-8, or name its encoding with --encoding."
+    )
+
+
+def _undecodable_line(file: BinaryIO, encoding: str) -> int:
+    """The number of the first line that doesn't decode, or 0."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    file.seek(0)
+    line = 1
+    while True:
+        chunk = file.read(1 << 20)
+        try:
+            line += decoder.decode(chunk, final=not chunk).count("\n")
+        except UnicodeError as error:
+            start = error.start if isinstance(error, UnicodeDecodeError) else 0
+            return line + chunk[:start].count(b"\n")
+        if not chunk:
+            return 0
+
+
+def _layout(
+    path: Path, encoding: str, delimiter: str, line: int, text: str, names: dict[str, Sequence[str]]
+) -> Layout:
+    header = _parse(text, delimiter) or text.rstrip("\r\n").split(delimiter)
+    while header and not header[-1].strip():
+        header.pop()
+    named = [_normal(name) for name in header]
+    fields: dict[str, int] = {}
+    report = 1 if named[:1] == ["manifest"] else 0
+    is_report = tuple(named[report : report + len(REPORT_COLUMNS)]) == REPORT_COLUMNS
+    end = report + len(REPORT_COLUMNS) if is_report else len(named)
+    for field, wanted in names.items():
+        wanted = (field,) if is_report else [_normal(name) for name in wanted]
+        places = [at for at, name in enumerate(named[:end]) if name in wanted]
+        if len(places) > 1:
+            which = " and ".join(header[at] for at in places)
+            raise ManifestError(
+                f"{path}, line {line}: {which} could both be the column {field}. "
+                "Rename one, or name the right one in manifest.columns."
+            )
+        if places:
+            fields[field] = places[0]
+    taken = range(end) if is_report else fields.values()
+    own = tuple((at, (name, header[:at].count(name))) for at, name in enumerate(header) if at not in taken)
+    only = report + REPORT_COLUMNS.index("outcome") if is_report else None
+    return Layout(path, encoding, delimiter, line, tuple(header), fields, own, only)
+
+
+def _require_columns(layout: Layout, names: dict[str, Sequence[str]]) -> None:
+    missing = [field for field in FIELDS if field not in layout.fields]
+    if not missing:
+        return
+    found = ", ".join(layout.header[:30]) if len(layout.header) < 100 else f"{len(layout.header)} columns"
+    hints = []
+    for field in missing:
+        near = difflib.get_close_matches(names[field][0], [_normal(n) for n in layout.header], n=1, cutoff=0.7)
+        if near:
+            hints.append(f" Is {near[0]} meant for {field}?")
+    raise ManifestError(
+        f"{layout.path}, line {layout.header_line}: found the columns {found[:500]}; missing: "
+        f"{', '.join(missing)}. "
+        f"The header needs {_needed()}.{''.join(hints)} Rename the columns, or map them in manifest.columns."
+    )
+
+
+def _needed() -> str:
+    chinese = {field: next(name for name in names if not name.isascii()) for field, names in KNOWN_NAMES.items()}
+    return ", ".join(f"{field} ({chinese[field]})" for field in FIELDS)
+
+
+def _normal(name: str) -> str:
+    """A header name as it is compared: without case, invisible characters, spaces or dashes."""
+    return re.sub(r"[\s\-_]+", "_", clean(name)).strip("_").casefold()

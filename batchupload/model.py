@@ -1,0 +1,177 @@
+"""The nouns that flow from manifest to report; frozen, without I/O, imported by every other file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from batchupload.reasons import Reason
+
+PHOTO_FIELDS = ("face", "back", "hand")
+"""The photos of a set, in the order in which they are read, checked and sent."""
+
+OwnColumn = tuple[str, int]
+"""A manifest's own column: its name, and how many columns before it have the same name."""
+
+
+class BatchuploadError(Exception):
+    """Wrong usage, config or manifest: the message says what is wrong and what to do; exit code 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something can't be used: a reason, and a detail that names the cell, field or limit."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a manifest."""
+
+    manifest: Path
+    line: int
+    """Physical line where the row begins; the header is line 1."""
+    order_id: str
+    photos: Mapping[str, str]
+    """Photo field → path as the manifest has it, cleaned."""
+    own: Mapping[OwnColumn, str]
+    """The manifest's other columns, untouched."""
+    problem: Problem | None = None
+    """Set where the row can't be used as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One validated photo: `content` is what was validated and what is sent."""
+
+    field: str
+    content: bytes
+    media_type: str
+    """`image/jpeg` or `image/png`, by content."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoSet:
+    """The photos of one order."""
+
+    photos: tuple[Photo, ...]
+    digest: bytes
+    """XXH3-128 over the digests of the photos in their order: equal digests mean the same photos."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all photos."""
+        return sum(len(photo.content) for photo in self.photos)
+
+
+class Verdict(StrEnum):
+    """What one attempt proves about the order."""
+
+    ACCEPTED = "accepted"
+    """The endpoint's own answer said so."""
+    REJECTED = "rejected"
+    """The endpoint understood and refused; trying again would not help."""
+    RETRY = "retry"
+    """Certainly not accepted; another attempt may succeed."""
+    AMBIGUOUS = "ambiguous"
+    """May have been accepted: the answer was lost or unreadable. Another attempt is harmless."""
+    MISADDRESSED = "misaddressed"
+    """Certainly not accepted, and the fault is in the address: trying again would not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back over HTTP."""
+
+    http_status: int
+    body: bytes = b""
+    """The body as received, before decompression; at most `endpoint.max_reply_bytes`."""
+    complete: bool = True
+    """False where the body was cut at the limit."""
+    content_encoding: str = ""
+    retry_after: str = ""
+    """The `Retry-After` header as sent: seconds or a date."""
+    date: str = ""
+    """The `Date` header as sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a reply or a broken transfer means."""
+
+    verdict: Verdict
+    reason: Reason
+    http_status: int | None = None
+    code: str = ""
+    """The `code` of the endpoint's JSON, as text."""
+    message: str = ""
+    """The endpoint's own text, or the error's."""
+    retry_after: float | None = None
+    """Seconds the endpoint asked to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One send of one order, ended."""
+
+    started_at: datetime
+    seconds: float
+    bytes_sent: int
+    """Body bytes handed to the network."""
+    finding: Finding
+
+
+class Outcome(StrEnum):
+    """The eight things that can become of a row; see the README's table of outcomes."""
+
+    UPLOADED = "uploaded"
+    SKIPPED = "skipped"
+    DUPLICATE = "duplicate"
+    INVALID = "invalid"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    DEFERRED = "deferred"
+
+
+DONE = frozenset({Outcome.UPLOADED, Outcome.SKIPPED, Outcome.DUPLICATE})
+"""Outcomes that need nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a row ended: its outcome, the reason, and the attempts that led there."""
+
+    row: Row
+    outcome: Outcome
+    reason: Reason
+    detail: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    started_at: datetime | None = None
+    seconds: float = 0.0
+
+    @property
+    def finding(self) -> Finding | None:
+        """What the last attempt found."""
+        return self.attempts[-1].finding if self.attempts else None
+
+    @property
+    def bytes_sent(self) -> int:
+        """Body bytes of all attempts."""
+        return sum(attempt.bytes_sent for attempt in self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A row on its way through the pipeline, between attempts."""
+
+    row: Row
+    started_at: datetime
+    began: float
+    """Loop time of its first step, seconds."""
+    attempts: tuple[Attempt, ...] = field(default=())
+    digest: bytes | None = None
+    """Digest of the photo set of the first attempt; a later attempt must have the same."""
