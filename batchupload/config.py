@@ -1,249 +1,23 @@
-"""Settings: one typed model, filled from command line, environment and YAML file in that order of strength."""
+"""Command line, environment and YAML file → settings, in this order of strength, with every mistake named."""
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError
 
 from batchupload.model import BatchuploadError
+from batchupload.settings import Settings
 
 ENVIRONMENT_PREFIX = "BATCHUPLOAD_"
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 Path_ = tuple[str | int, ...]
 """Where a setting stands: its keys, and its places in lists."""
 
 
 class ConfigError(BatchuploadError):
     """The settings can't be used; the message names every mistake with key, line and remedy."""
-
-
-class Section(BaseModel):
-    """Strict: an unknown key is a mistake, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def compiled(pattern: str | None) -> str | None:
-    """Raise a `ValueError` where `pattern` is no regular expression."""
-    if pattern is not None:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-    return pattern
-
-
-class ReplyRule(Section):
-    """One row of the table that says what the endpoint's answers mean."""
-
-    code: int | None = None
-    message: str | None = None
-    then: Literal["accept", "reject", "retry"]
-
-    _message = field_validator("message")(compiled)
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if self.code is None and self.message is None:
-            raise ValueError("give it a code, a message pattern, or both")
-        return self
-
-
-class FieldNames(Section):
-    """Names of the form fields on the wire."""
-
-    order_id: str = "order_id"
-    face: str = "face"
-    back: str = "back"
-    hand: str = "hand"
-
-    @field_validator("*")
-    @classmethod
-    def _plain(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,64}", name):
-            raise ValueError("a field name has 1 to 64 ASCII letters, digits, or one of _ . - [ ]")
-        return name
-
-
-class EndpointSettings(Section):
-    """Where the photos go, and what the answers mean."""
-
-    url: str = Field(
-        "http://xg.tkcdk.cn/order/api/haoteam/getimg", description="The upload call; photos go nowhere else."
-    )
-    allow_plaintext: bool = Field(
-        False, description="true sends ID photos over plain http:// to a host off this machine."
-    )
-    fields: FieldNames = Field(FieldNames(), description="Names of the form fields.")
-    replies: tuple[ReplyRule, ...] = Field(
-        (),
-        description="What answers mean; the first match wins, else code 200 accepts and any other rejects. "
-        'Such as: [{code: 400, message: "系统繁忙", then: retry}]',
-    )
-    max_reply_bytes: Annotated[int, Field(ge=1024, le=1 << 24)] = Field(
-        65536, description="A longer answer is not read to its end and counts as unreadable."
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _http(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            parts.port  # noqa: B018 - the property checks the port
-        except ValueError as error:
-            raise ValueError(f"not a URL: {error}") from None
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("the URL must begin with http:// or https:// and name a host")
-        if parts.username or parts.fragment or any(c.isspace() for c in url):
-            raise ValueError("the URL must have no user name, no #fragment and no spaces")
-        return url
-
-    @model_validator(mode="after")
-    def _guarded(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS and not self.allow_plaintext:
-            raise ValueError(
-                f"{self.url} is plain http: ID photos would cross the network unencrypted. Use an https:// address, "
-                "or accept that with endpoint.allow_plaintext: true"
-            )
-        return self
-
-
-class Columns(Section):
-    """Header names to look for instead of the known English and Chinese ones."""
-
-    order_id: tuple[str, ...] = ()
-    face: tuple[str, ...] = ()
-    back: tuple[str, ...] = ()
-    hand: tuple[str, ...] = ()
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _one_or_more(cls, names: object) -> object:
-        return (names,) if isinstance(names, str) else names
-
-
-class ManifestSettings(Section):
-    """Which manifests are read, and how."""
-
-    paths: tuple[Path, ...] = Field((), description="The manifests that `batchupload run` takes when none is named.")
-    encoding: str = Field("auto", description="auto, or a name such as utf-8, gb18030, big5, utf-16.")
-    delimiter: Literal["auto", ",", ";", "\t"] = Field("auto", description='auto, ",", ";" or "\\t".')
-    columns: Columns = Field(
-        Columns(), description="Header names of your own for a column, such as order_id: [单号]; [] takes the known names."
-    )
-    order_id_pattern: str = Field(
-        "[A-Za-z0-9][A-Za-z0-9_-]{3,63}", description="Regular expression that a whole order number matches."
-    )
-
-    _pattern = field_validator("order_id_pattern")(compiled)
-
-    @field_validator("encoding")
-    @classmethod
-    def _known(cls, encoding: str) -> str:
-        if encoding != "auto":
-            try:
-                "".encode(encoding)
-            except LookupError:
-                raise ValueError("no such encoding; try utf-8, gb18030, big5 or utf-16") from None
-        return encoding
-
-
-class PhotoSettings(Section):
-    """Which photos are good enough to send."""
-
-    root: Path | None = Field(
-        None, description="Folder that relative paths start from; null is the manifest's own folder."
-    )
-    allow_outside_root: bool = Field(False, description="true takes photos from anywhere on this machine.")
-    max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = Field(
-        2 * 1024 * 1024, description="Largest photo, in bytes; the endpoint's limit."
-    )
-    max_pixels: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
-        50_000_000, description="Largest picture, width × height; decoding takes up to 4 bytes for each."
-    )
-    validate_: Literal["off", "header", "full"] = Field(
-        "full",
-        alias="validate",
-        description="off: size and type. header: its header too. full: decode it to the end.",
-    )
-    @field_validator("validate_", mode="before")
-    @classmethod
-    def _off(cls, level: object) -> object:
-        return "off" if level is False else level  # YAML 1.1 reads a bare `off` as false
-
-    allow_trailing_data: bool = Field(
-        False, description="true sends photos with other data behind the picture (some phones write such)."
-    )
-
-
-class PaceSettings(Section):
-    """How many at once."""
-
-    concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="Orders under way at once.")
-    stop_after_misaddressed: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        5, description="The run stops when the first N orders all find the address wrong."
-    )
-    stop_after_failures: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        20, description="The run stops when N orders in a row end without a readable answer."
-    )
-
-
-class RetrySettings(Section):
-    """When an attempt is made again."""
-
-    attempts: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Sends of one order at most.")
-    base: Annotated[float, Field(gt=0, le=3600)] = Field(
-        1.0, description="Seconds; the first wait is random between 0 and this, and the limit doubles each time."
-    )
-    cap: Annotated[float, Field(gt=0, le=3600)] = Field(30.0, description="Seconds; no wait of our own is longer.")
-    retry_after_cap: Annotated[float, Field(ge=0, le=86400)] = Field(
-        300.0, description="Seconds; a longer Retry-After of the endpoint is cut to this."
-    )
-    order_limit: Annotated[float, Field(gt=0, le=86400)] = Field(
-        1800.0, description="Seconds; no attempt of an order begins or goes on later than this after its first."
-    )
-    budget: Annotated[float, Field(ge=0, le=10)] = Field(
-        0.2, description="Retries as a share of first sends; above it retries wait (a few each second always go)."
-    )
-
-
-class TimeoutSettings(Section):
-    """The end of every wait, in seconds."""
-
-    connect: Annotated[float, Field(gt=0, le=600)] = Field(10.0, description="Name look-up, TCP and TLS together.")
-    progress: Annotated[float, Field(gt=0, le=3600)] = Field(60.0, description="Without progress in the upload.")
-    reply: Annotated[float, Field(gt=0, le=3600)] = Field(90.0, description="From the end of the upload to the whole answer.")
-    slowest_link: Annotated[int, Field(ge=1)] = Field(
-        16384, description="Bytes/s; a whole attempt may take its size divided by this, plus the waits above."
-    )
-    photos: Annotated[float, Field(gt=0, le=3600)] = Field(60.0, description="Reading and checking one photo set.")
-    drain: Annotated[float, Field(ge=0, le=3600)] = Field(
-        30.0, description="After Ctrl-C or SIGTERM, for the orders under way."
-    )
-
-
-class ReportSettings(Section):
-    """Where the report goes."""
-
-    folder: Path | None = Field(None, description="Folder of the reports; null is the (first) manifest's own folder.")
-
-
-class Settings(Section):
-    """Every setting, checked."""
-
-    endpoint: EndpointSettings = Field(EndpointSettings.model_construct(), description="Where the photos go.")
-    manifest: ManifestSettings = Field(ManifestSettings(), description="How manifests are read.")
-    photos: PhotoSettings = Field(PhotoSettings(), description="Which photos are good enough to send.")
-    pace: PaceSettings = Field(PaceSettings(), description="How many at once, and when to give up.")
-    retry: RetrySettings = Field(RetrySettings(), description="When an attempt is made again.")
-    timeouts: TimeoutSettings = Field(TimeoutSettings(), description="The end of every wait, in seconds.")
-    report: ReportSettings = Field(ReportSettings(), description="Where the report goes.")
 
 
 def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str, Any], *, send: bool) -> Settings:
@@ -334,19 +108,16 @@ def environment_name(path: Path_) -> str:
 
 
 def _section(annotation: object) -> type[BaseModel]:
-    assert isinstance(annotation, type)
-    assert issubclass(annotation, BaseModel)
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        raise TypeError(f"every field of Settings is a section, not {annotation}")
     return annotation
 
 
 def _example_of(section: type[BaseModel], indent: str) -> Iterator[str]:
+    defaults = section.model_construct().model_dump(mode="json", by_alias=True)
     for name, field in section.model_fields.items():
-        value = field.default
-        if isinstance(value, BaseModel):
-            plain = {k: list(v) if isinstance(v, tuple) else v for k, v in value.model_dump().items()}
-        else:
-            plain = list(value) if isinstance(value, tuple) else value
-        shown = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000)
+        value = defaults[field.alias or name]
+        shown = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
         yield f"{indent}# {field.description}"
         yield f"{indent}{field.alias or name}: {shown.strip().removesuffix('...').strip()}"
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from batchupload.config import ManifestSettings
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Problem, Row
 from batchupload.reasons import Reason
+from batchupload.settings import ManifestSettings
 from batchupload.sheet import REPORT_COLUMNS, plain
 
 FIELDS = ("order_id", *PHOTO_FIELDS)
@@ -24,10 +24,30 @@ ROW_LINES = 100
 """Physical lines one row may run over (a quoted note with line breaks)."""
 
 KNOWN_NAMES = {
-    "order_id": ("order_id", "orderid", "order_no", "order_number", "order", "订单号", "星光订单号", "订单编号", "订单id"),
+    "order_id": (
+        "order_id",
+        "orderid",
+        "order_no",
+        "order_number",
+        "order",
+        "订单号",
+        "星光订单号",
+        "订单编号",
+        "订单id",
+    ),
     "face": ("face", "身份证人像面", "人像面", "身份证正面", "身份证人像面照片", "身份证正面照片"),
     "back": ("back", "身份证国徽面", "国徽面", "身份证反面", "身份证背面", "身份证国徽面照片", "身份证反面照片"),
-    "hand": ("hand", "免冠照", "免冠人像照", "免冠照片", "手持照", "手持照片", "手持身份证", "手持身份证照", "手持身份证照片"),
+    "hand": (
+        "hand",
+        "免冠照",
+        "免冠人像照",
+        "免冠照片",
+        "手持照",
+        "手持照片",
+        "手持身份证",
+        "手持身份证照",
+        "手持身份证照片",
+    ),
 }
 
 # White space of every script, and what has no width: zero-width space and joiners, marks of direction, BOM.
@@ -161,9 +181,9 @@ def _records(
             yield line, text[:1000].split(delimiter), Problem(Reason.ROW_TOO_LONG, "")
         elif '"' not in text:
             yield line, text.rstrip("\r\n").split(delimiter), None
-        elif (cells := _parse(text, delimiter)) is not None:
-            yield line, cells, None
-        elif (cells := _parse_over_lines(text, waiting, lines, delimiter, width)) is not None:
+        elif (cells := _parse(text, delimiter)) is not None or (
+            cells := _parse_over_lines(text, waiting, lines, delimiter, width)
+        ) is not None:
             yield line, cells, None
         else:
             yield line, text.rstrip("\r\n").split(delimiter), Problem(Reason.STRAY_QUOTE, "")
@@ -220,11 +240,10 @@ def _lines(file: BinaryIO, encoding: str) -> Iterator[tuple[int, str]]:
         text.detach()
 
 
-def _first_lines(lines: Iterable[tuple[int, str]]) -> tuple[int, str, str]| None:
+def _first_lines(lines: Iterable[tuple[int, str]]) -> tuple[int, str, str] | None:
     """(line, text, delimiter) of the header; the delimiter where Excel's `sep=` line before it names one."""
     forced = ""
     for line, text in lines:
-        text = EDGES.sub("", text) if not text.strip(",;\t\r\n ") else text
         if match := re.fullmatch(r'"?sep=([,;\t])"?\s*', text, re.IGNORECASE):
             forced = match[1]
         elif text.strip(",;\t\r\n "):
@@ -272,9 +291,7 @@ def _undecodable_line(file: BinaryIO, encoding: str) -> int:
             return 0
 
 
-def _layout(
-    path: Path, encoding: str, delimiter: str, line: int, text: str, names: dict[str, Sequence[str]]
-) -> Layout:
+def _layout(path: Path, encoding: str, delimiter: str, line: int, text: str, names: dict[str, Sequence[str]]) -> Layout:
     header = _parse(text, delimiter) or text.rstrip("\r\n").split(delimiter)
     while header and not header[-1].strip():
         header.pop()
@@ -283,8 +300,8 @@ def _layout(
     report = 1 if named[:1] == ["manifest"] else 0
     is_report = tuple(named[report : report + len(REPORT_COLUMNS)]) == REPORT_COLUMNS
     end = report + len(REPORT_COLUMNS) if is_report else len(named)
-    for field, wanted in names.items():
-        wanted = (field,) if is_report else [_normal(name) for name in wanted]
+    for field, known in names.items():
+        wanted = [field] if is_report else [_normal(name) for name in known]
         places = [at for at, name in enumerate(named[:end]) if name in wanted]
         if len(places) > 1:
             which = " and ".join(header[at] for at in places)

@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, UnidentifiedImageError
+# Importing the plugins loads the decoders now, not in a worker thread.
+from PIL import Image, MpoImagePlugin, PngImagePlugin, UnidentifiedImageError
 from xxhash import xxh3_128_digest
 
-from batchupload.config import PhotoSettings
 from batchupload.model import Photo, PhotoSet, Problem
 from batchupload.reasons import Reason
+from batchupload.settings import PhotoSettings
 
 JPEG, PNG = "image/jpeg", "image/png"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -65,7 +66,7 @@ def load_photos(
             content = read_photo(path, settings.root or folder, settings)
             media_type = media_type_of(content)
             if known_digest is None:
-                validate(content, media_type, settings)
+                validate(content, settings)
         except PhotoError as error:
             detail = f"{field}: {error.problem.detail}" if error.problem.detail else field
             return Problem(error.problem.reason, detail)
@@ -121,7 +122,7 @@ def media_type_of(content: bytes) -> str:
     raise PhotoError(Reason.PHOTO_WRONG_TYPE, "")
 
 
-def validate(content: bytes, media_type: str, settings: PhotoSettings) -> None:
+def validate(content: bytes, settings: PhotoSettings) -> None:
     """Hold one picture to the level of `settings`. Raises `PhotoError`."""
     if settings.validate_ == "off":
         return
@@ -132,11 +133,14 @@ def validate(content: bytes, media_type: str, settings: PhotoSettings) -> None:
                 pixels = picture.width * picture.height
                 if pixels > settings.max_pixels:
                     raise PhotoError(
-                        Reason.PHOTO_TOO_MANY_PIXELS, f"{picture.width} × {picture.height}, at most {settings.max_pixels}"
+                        Reason.PHOTO_TOO_MANY_PIXELS,
+                        f"{picture.width} × {picture.height}, at most {settings.max_pixels}",
                     )
                 if settings.validate_ == "full":
                     _check_end(content, picture, settings.allow_trailing_data)
-                    picture.draft("L", (1, 1))  # JPEG: decode at an eighth of the size; the whole file is read all the same
+                    picture.draft(
+                        "L", (1, 1)
+                    )  # JPEG: decode at an eighth of the size; the whole file is read all the same
                     picture.load()
         except PhotoError:
             raise
@@ -164,7 +168,7 @@ def _check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) 
 def _png_end(content: bytes) -> int:
     at = len(_PNG_START)
     while at + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, at)
+        length = int.from_bytes(content[at : at + 4])
         kind = content[at + 4 : at + 8]
         at += 12 + length
         if kind == b"IEND" and at <= len(content):
@@ -191,7 +195,7 @@ def _open(path: str, root: Path, allow_outside_root: bool) -> int:
     whole = os.path.join(root, path.replace("\\", "/"))
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     if allow_outside_root:
-        _refuse_special(os.stat(whole))
+        _refuse_special(Path(whole).stat())
         return os.open(whole, flags)
     real_root = os.path.realpath(root)
     inside = os.path.relpath(os.path.realpath(whole), real_root)
@@ -226,7 +230,3 @@ def _unreadable(error: OSError) -> Exception:
 
 def _too_large(size: int, limit: int) -> PhotoError:
     return PhotoError(Reason.PHOTO_TOO_LARGE, f"{size} bytes, at most {limit}")
-
-
-# Load the decoders now, in the main thread, and no others.
-assert JpegImagePlugin.JpegImageFile.format == "JPEG"

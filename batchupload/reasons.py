@@ -80,7 +80,10 @@ class Reason(StrEnum):
         "wrong_address",
         "There is no such upload call at this address (401, 403, 404 or 405): correct endpoint.url.",
     )
-    TLS_FAILED = "tls_failed", "The endpoint's TLS certificate can't be trusted: correct endpoint.url or the certificate."
+    TLS_FAILED = (
+        "tls_failed",
+        "The endpoint's TLS certificate can't be trusted: correct endpoint.url or the certificate.",
+    )
 
     # failed, after every attempt; the endpoint certainly did not accept it
     DNS_FAILED = "dns_failed", "The endpoint's host name was not found: check endpoint.url and the network."

@@ -246,8 +246,7 @@ class Sandbox:
                     if body.order_id is not None and not decided:
                         fault, decided = self._begin(body.order_id), True
                     if fault and (
-                        fault.when is When.ORDER_KNOWN
-                        or (fault.when is When.IN_BODY and body.read >= halfway)
+                        fault.when is When.ORDER_KNOWN or (fault.when is When.IN_BODY and body.read >= halfway)
                     ):
                         return await fault.act(Exchange(request, self._stopping, PHOTOS_MISSING))
         except (ConnectionError, web.RequestPayloadError):

@@ -270,21 +270,15 @@ def _bomb() -> bytes:
     return b"".join(packer.compress(_CHUNK) for _ in range(FLOOD_BYTES // len(_CHUNK))) + packer.flush()
 
 
-_WARNING = (
-    "<br />\n<b>Warning</b>:  getimagesize(): Read error! in <b>/www/Getimg.php</b> on line <b>3</b><br />\n"
-)
-_MAINTENANCE = (
-    "<!DOCTYPE html><html><head><title>系统维护中</title></head><body>系统维护中，请稍后访问</body></html>"
-)
+_WARNING = "<br />\n<b>Warning</b>:  getimagesize(): Read error! in <b>/www/Getimg.php</b> on line <b>3</b><br />\n"
+_MAINTENANCE = "<!DOCTYPE html><html><head><title>系统维护中</title></head><body>系统维护中，请稍后访问</body></html>"
 _GZIP = {"Content-Encoding": "gzip"}
 _PADDED = b"HTTP/1.1 200 OK\r\nX-Padding: " + b"a" * 1024 * 1024 + b"\r\nContent-Length: 0\r\n\r\n"
 _ELSEWHERE = {"Location": "http://127.0.0.1:9/elsewhere"}
 _STATUSES = (400, 401, 403, 404, 405, 408, 413, 425, 429, 500, 502, 503, 504)
 
 CATALOGUE: Mapping[str, Fault] = {
-    **{
-        f"http_{status}": Fault(f"status {status} with nginx's page", _status(status)) for status in _STATUSES
-    },
+    **{f"http_{status}": Fault(f"status {status} with nginx's page", _status(status)) for status in _STATUSES},
     "accepted_then_504": Fault("status 504 with nginx's page while PHP finishes", _status(504), accepts=True),
     "retry_after_seconds": Fault("status 429, Retry-After: 1", _status(429, {"Retry-After": "1"})),
     "retry_after_date": Fault("status 503, Retry-After with the date of the next second", _retry_at_date),
@@ -298,20 +292,14 @@ CATALOGUE: Mapping[str, Fault] = {
     "no_answer": Fault("reads all, never answers", _hold),
     "slow_reply": Fault("the reply drips, 1 byte a second", _drip, accepts=True),
     "html_page": Fault("status 200 with a maintenance page", _body(lambda _: _MAINTENANCE.encode())),
-    "php_warning": Fault(
-        "a PHP warning before the JSON", _body(lambda a: _WARNING.encode() + encode(a)), accepts=True
-    ),
-    "bom": Fault(
-        "a byte order mark before the JSON", _body(lambda a: b"\xef\xbb\xbf" + encode(a)), accepts=True
-    ),
+    "php_warning": Fault("a PHP warning before the JSON", _body(lambda a: _WARNING.encode() + encode(a)), accepts=True),
+    "bom": Fault("a byte order mark before the JSON", _body(lambda a: b"\xef\xbb\xbf" + encode(a)), accepts=True),
     "gbk": Fault(
         "JSON in GBK, no charset named",
         _body(lambda a: encode(a).decode().encode("gbk"), {"Content-Type": "text/html"}),
         accepts=True,
     ),
-    "unicode_escapes": Fault(
-        r"JSON with \uXXXX escapes", _body(lambda a: json.dumps(a).encode()), accepts=True
-    ),
+    "unicode_escapes": Fault(r"JSON with \uXXXX escapes", _body(lambda a: json.dumps(a).encode()), accepts=True),
     "string_code": Fault(
         'code as a string, "200"', _body(lambda a: encode({**a, "code": str(a["code"])})), accepts=True
     ),
@@ -319,9 +307,7 @@ CATALOGUE: Mapping[str, Fault] = {
     "code_null": Fault("code null", _changed(code=None), accepts=True),
     "code_true": Fault("code true", _changed(code=True), accepts=True),
     "code_float": Fault("code 200.0", _changed(code=200.0), accepts=True),
-    "duplicate_keys": Fault(
-        "code twice, 400 and 200", _body(lambda _: b'{"code":400,"code":200}'), accepts=True
-    ),
+    "duplicate_keys": Fault("code twice, 400 and 200", _body(lambda _: b'{"code":400,"code":200}'), accepts=True),
     "nan": Fault("code NaN", _changed(code=float("nan")), accepts=True),
     "deep_json": Fault(
         "JSON 10,000 levels deep",
@@ -335,25 +321,18 @@ CATALOGUE: Mapping[str, Fault] = {
     "early_413_closed": Fault("413 at once, then closed, body unread", _refuse_then_close, When.ORDER_KNOWN),
     "redirect": Fault("302 to another address", _status(302, _ELSEWHERE)),
     "redirect_307": Fault("307 to another address", _status(307, _ELSEWHERE)),
-    "set_cookie": Fault(
-        "a session cookie", _body(encode, {"Set-Cookie": "PHPSESSID=sandbox; path=/"}), accepts=True
-    ),
+    "set_cookie": Fault("a session cookie", _body(encode, {"Set-Cookie": "PHPSESSID=sandbox; path=/"}), accepts=True),
     "gzip_reply": Fault("a gzip reply", _body(lambda a: gzip.compress(encode(a)), _GZIP), accepts=True),
-    "gzip_truncated": Fault(
-        "half a gzip reply", _body(lambda a: gzip.compress(encode(a))[:30], _GZIP), accepts=True
-    ),
+    "gzip_truncated": Fault("half a gzip reply", _body(lambda a: gzip.compress(encode(a))[:30], _GZIP), accepts=True),
     "gzip_bomb": Fault("64 MiB of spaces as 64 KiB of gzip", _body(lambda _: _bomb(), _GZIP)),
     "endless_reply": Fault("a reply body without end (64 MiB)", _flood),
     "huge_headers": Fault("a reply header of 1 MiB", _raw(_PADDED), accepts=True),
-    "malformed_reply": Fault(
-        "bytes that are not HTTP", _raw(b"\x16\x03\x01 this is not HTTP\r\n\r\n"), accepts=True
-    ),
+    "malformed_reply": Fault("bytes that are not HTTP", _raw(b"\x16\x03\x01 this is not HTTP\r\n\r\n"), accepts=True),
     "close_keepalive": Fault("a keep-alive reply, then closed", _answer_then_close, accepts=True),
     "latency_spike": Fault("the answer comes after 2 s", _answer_late, accepts=True),
 }
 
 FAULTS: Mapping[str, str] = {
-    name: f"{fault.summary}; {'accepted' if fault.accepts else 'not accepted'}"
-    for name, fault in CATALOGUE.items()
+    name: f"{fault.summary}; {'accepted' if fault.accepts else 'not accepted'}" for name, fault in CATALOGUE.items()
 }
 """Fault name → one line for help texts."""

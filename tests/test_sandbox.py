@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import hashlib
+import io
 import json
 import logging
 import re
@@ -44,7 +45,7 @@ async def send(
     if order_id is not None:
         form.add_field("order_id", order_id)
     for name, content in photos.items():
-        form.add_field(name, content, filename=f"{name}.jpg", content_type="image/jpeg")
+        form.add_field(name, io.BytesIO(content), filename=f"{name}.jpg", content_type="image/jpeg")
     async with (
         aiohttp.ClientSession(auto_decompress=False, headers=headers) as session,
         session.post(sandbox.url, data=form, allow_redirects=False) as reply,
@@ -55,8 +56,7 @@ async def send(
 def upload_bytes(sandbox: Sandbox, photos: Mapping[str, bytes] = PHOTOS) -> bytes:
     parts = [b'--cut\r\nContent-Disposition: form-data; name="order_id"\r\n\r\n' + ORDER.encode()]
     parts += [
-        f'--cut\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.jpg"\r\n\r\n'.encode()
-        + content
+        f'--cut\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.jpg"\r\n\r\n'.encode() + content
         for name, content in photos.items()
     ]
     body = b"\r\n".join([*parts, b"--cut--\r\n"])
@@ -151,18 +151,14 @@ async def test_a_photo_that_is_neither_jpeg_nor_png_is_refused() -> None:
     assert "PNG、JPG" in answer["msg"]
 
 
-@pytest.mark.parametrize(
-    "order_id", [None, "", "abc", "HT 2023", "HT2023\n", "-HT2023", "订单号一二三", "H" * 65]
-)
+@pytest.mark.parametrize("order_id", [None, "", "abc", "HT 2023", "HT2023\n", "-HT2023", "订单号一二三", "H" * 65])
 async def test_a_malformed_order_number_is_refused(order_id: str | None) -> None:
     async with Sandbox() as sandbox:
         answer = json.loads((await send(sandbox, order_id)).body)
     assert answer == {"code": 400, "msg": "订单号格式不正确"}
 
 
-@pytest.mark.parametrize(
-    "content_type", ["application/json", "multipart/form-data", "multipart/form-data; boundary=x"]
-)
+@pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data", "multipart/form-data; boundary=x"])
 async def test_what_is_no_form_is_refused(content_type: str) -> None:
     async with Sandbox() as sandbox, aiohttp.ClientSession() as session:
         kind = {"Content-Type": content_type}
@@ -173,7 +169,7 @@ async def test_what_is_no_form_is_refused(content_type: str) -> None:
 async def test_the_order_number_may_come_last() -> None:
     form = aiohttp.FormData()
     for name, content in PHOTOS.items():
-        form.add_field(name, content, filename=name)
+        form.add_field(name, io.BytesIO(content), filename=name)
     form.add_field("order_id", ORDER)
     rules = (parse_fault(f"bom@{ORDER}"),)
     async with (
@@ -192,7 +188,7 @@ async def test_stats_tell_what_came_and_what_became_of_it() -> None:
     async with Sandbox(SandboxOptions(faults=(parse_fault("http_500@HT0001:1"),))) as sandbox:
         await send(sandbox, "HT0001")
         await send(sandbox, "HT0001")
-        await send(sandbox, "HT0002", photos={})
+        await send(sandbox, "HT0002", photos={"face": JPEG})
         await send(sandbox, "HT0003", headers={"Cookie": "PHPSESSID=1"})
         address = f"http://127.0.0.1:{sandbox.port}/stats"
         async with aiohttp.ClientSession() as session:
@@ -358,9 +354,7 @@ BODIES: dict[str, tuple[Callable[[bytes], bool], bool]] = {
 
 
 @pytest.mark.parametrize(("name", "fits", "accepted"), [(name, *row) for name, row in BODIES.items()])
-async def test_odd_replies_come_with_status_200(
-    name: str, fits: Callable[[bytes], bool], accepted: bool
-) -> None:
+async def test_odd_replies_come_with_status_200(name: str, fits: Callable[[bytes], bool], accepted: bool) -> None:
     async with Sandbox(with_fault(name)) as sandbox:
         got = await send(sandbox)
     assert got.status == 200
@@ -400,9 +394,7 @@ RAW: dict[str, tuple[Callable[[bytes], bool], bool]] = {
 
 
 @pytest.mark.parametrize(("name", "fits", "accepted"), [(name, *row) for name, row in RAW.items()])
-async def test_the_connection_is_closed_in_order(
-    name: str, fits: Callable[[bytes], bool], accepted: bool
-) -> None:
+async def test_the_connection_is_closed_in_order(name: str, fits: Callable[[bytes], bool], accepted: bool) -> None:
     async with Sandbox(with_fault(name)) as sandbox:
         reply = await exchange(sandbox)
     assert fits(reply), reply[:200]
@@ -442,8 +434,8 @@ async def test_an_early_413_does_not_wait_for_the_body(name: str) -> None:
         Sandbox(with_fault(name)) as sandbox,
         connection(sandbox) as (reader, writer),
     ):
-        upload = upload_bytes(sandbox)
-        writer.write(upload[:1000])
+        upload = upload_bytes(sandbox, {**PHOTOS, "hand": JPEG.ljust(300_000)})
+        writer.write(upload[:100_000])
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 413 ")
         assert (b"Connection: close" in head) is (name == "early_413_closed")
@@ -451,7 +443,7 @@ async def test_an_early_413_does_not_wait_for_the_body(name: str) -> None:
             assert (await reader.read()).endswith(b"</html>\r\n")
         else:
             await reader.readuntil(b"</html>\r\n")
-            writer.write(upload[1000:] + b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(upload[100_000:] + b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
     assert not sandbox.accepted
 
