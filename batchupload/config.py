@@ -14,14 +14,16 @@ from batchupload.settings import Settings
 ENVIRONMENT_PREFIX = "BATCHUPLOAD_"
 Path_ = tuple[str | int, ...]
 """Where a setting stands: its keys, and its places in lists."""
+Option = tuple[str, object]
+"""A command-line option as it is typed, and its value."""
 
 
 class ConfigError(BatchuploadError):
     """The settings can't be used; the message names every mistake with key, line and remedy."""
 
 
-def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str, Any], *, send: bool) -> Settings:
-    """Merge `options` (dotted key → value) over the environment's variables over the YAML `file`.
+def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str, Option], *, send: bool) -> Settings:
+    """Merge `options` (dotted key → its option and value) over the environment's variables over the YAML `file`.
 
     Relative paths in the file count from the file's folder. `send=False` is for commands that send nothing: there
     the endpoint's address is not held to the plaintext rule. Raises `ConfigError` with every mistake found.
@@ -42,8 +44,8 @@ def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str
         except yaml.YAMLError:
             value = environment[name]
         _put(tree, origins, names[name], value, f"{name} in the environment")
-    for key, value in options.items():
-        _put(tree, origins, tuple(key.split(".")), value, "--" + key.rsplit(".", 1)[-1].replace("_", "-"))
+    for key, (name, value) in options.items():
+        _put(tree, origins, tuple(key.split(".")), value, name)
     if not send and isinstance(tree.setdefault("endpoint", {}), dict):
         tree["endpoint"]["allow_plaintext"] = True
     try:

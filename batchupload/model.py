@@ -1,7 +1,7 @@
 """The nouns that flow from manifest to report; frozen, without I/O, imported by every other file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -88,14 +88,42 @@ class Reply:
 
     http_status: int
     body: bytes = b""
-    """The body as received, before decompression; at most `endpoint.max_reply_bytes`."""
-    complete: bool = True
-    """False where the body was cut at the limit."""
+    """The body as received, before decompression."""
+    cut: Reason | None = None
+    """Why the body is not whole, where it isn't."""
     content_encoding: str = ""
     retry_after: str = ""
     """The `Retry-After` header as sent: seconds or a date."""
     date: str = ""
     """The `Date` header as sent."""
+
+
+class Phase(StrEnum):
+    """How far an attempt got."""
+
+    CONNECT = "connect"
+    BODY = "body"
+    REPLY = "reply"
+
+
+class Cause(StrEnum):
+    """Why an attempt ended without a reply."""
+
+    TIMEOUT = "timeout"
+    DNS = "dns"
+    REFUSED = "refused"
+    TLS = "tls"
+    BROKEN = "broken"
+    MALFORMED = "malformed"
+    FILES_EXHAUSTED = "files_exhausted"
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """An attempt that ended without a reply."""
+
+    phase: Phase
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +146,8 @@ class Attempt:
     """One send of one order, ended."""
 
     started_at: datetime
+    began: float
+    """Its start by the monotonic clock, seconds."""
     seconds: float
     bytes_sent: int
     """Body bytes handed to the network."""
@@ -169,9 +199,10 @@ class Order:
     """A row on its way through the pipeline, between attempts."""
 
     row: Row
-    started_at: datetime
-    began: float
-    """Loop time of its first step, seconds."""
-    attempts: tuple[Attempt, ...] = field(default=())
+    attempts: tuple[Attempt, ...] = ()
     digest: bytes | None = None
     """Digest of the photo set of the first attempt; a later attempt must have the same."""
+
+    def after(self, attempt: Attempt, digest: bytes) -> "Order":
+        """The order with one more attempt behind it."""
+        return replace(self, attempts=(*self.attempts, attempt), digest=digest)

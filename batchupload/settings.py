@@ -172,14 +172,20 @@ class PhotoSettings(Section):
 
 
 class PaceSettings(Section):
-    """How many at once."""
+    """How many at once, and when to give up."""
 
     concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="Orders under way at once.")
     stop_after_misaddressed: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        5, description="The run stops when the first N orders all find the address wrong."
+        5, description="The run ends when its first N orders, or later 4 × N in a row, all find the address wrong."
     )
-    stop_after_failures: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        20, description="The run stops when N orders in a row end without a readable answer."
+    probe_after_failures: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        10, description="After N attempts in a row that the endpoint neither accepts nor refuses, one order probes it."
+    )
+    patience_at_start: Annotated[float, Field(ge=0, le=86400)] = Field(
+        60.0, description="Seconds of probing after which a run ends where the endpoint never answered."
+    )
+    patience: Annotated[float, Field(ge=0, le=86400)] = Field(
+        900.0, description="Seconds of probing after which a run ends where the endpoint had answered before."
     )
 
 

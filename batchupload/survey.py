@@ -3,10 +3,21 @@
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import pairwise
-from typing import Literal
+from pathlib import Path
 
 from batchupload.model import Row
+
+
+class Relation(Enum):
+    """How a row stands to the other rows."""
+
+    SINGLE = auto()
+    SAME = auto()
+    """Others have its order and its photos."""
+    CONFLICT = auto()
+    """Others have its order with other photos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +32,24 @@ class Survey:
     which sends nothing.
     """
 
-    def relation(self, row: Row) -> Literal["single", "same", "conflict"]:
-        """How the row stands to the other rows: `same` where others repeat its order and photos."""
+    def relation(self, row: Row) -> Relation:
+        """How the row stands to the other rows."""
         conflict = self.repeated.get(order_key(row))
-        return "single" if conflict is None else "conflict" if conflict else "same"
+        return Relation.SINGLE if conflict is None else Relation.CONFLICT if conflict else Relation.SAME
 
 
-def survey(rows: Iterable[Row]) -> Survey:
-    """Read all rows once; 16 bytes are kept for each, and 40 more for a moment at the end."""
+def survey(rows: Iterable[Row], root: Path | None) -> Survey:
+    """Read all rows once; 16 bytes are kept for each, and 40 more for a moment at the end.
+
+    `root` is the folder of all photos; None where each manifest has them in its own.
+    """
     orders, photos = array("q"), array("q")
     count = 0
     for row in rows:
         count += 1
         if row.problem is None:
             orders.append(order_key(row))
-            photos.append(hash((row.manifest.parent, *row.photos.values())))
+            photos.append(hash((root or row.manifest.parent, *row.photos.values())))
     twice = {first for first, second in pairwise(sorted(orders)) if first == second}
     photos_of: dict[int, int] = {}
     repeated = dict.fromkeys(twice, False)

@@ -1,0 +1,269 @@
+"""Words on the command line → the stages; no logic of its own. Heavy modules load inside the command."""
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from batchupload import __version__
+from batchupload.model import BatchuploadError, Outcome
+
+if TYPE_CHECKING:
+    from batchupload.config import Option
+    from batchupload.job import Wish
+    from batchupload.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+DEFAULT_CONFIG = Path("config.yaml")
+
+EXIT_CODES = {
+    0: "every row is uploaded, skipped or duplicate (check: every row can be sent)",
+    1: "finished, but some row needs a person or another run",
+    2: "wrong usage, config or manifest: nothing was sent",
+    3: "stopped early because the endpoint is down or its address is wrong: run again",
+    5: "the report could no longer be written: sending stopped",
+    130: "stopped by Ctrl-C, drained",
+    143: "stopped by SIGTERM, drained",
+}
+_EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
+
+# Option → the setting it stands for; stronger than environment and config file.
+SETTING_OF = {
+    "concurrency": "pace.concurrency",
+    "validate": "photos.validate",
+    "endpoint": "endpoint.url",
+    "photos_root": "photos.root",
+    "encoding": "manifest.encoding",
+}
+
+
+class Outcomes(click.ParamType[frozenset[str]]):
+    """A list of outcomes, separated by commas."""
+
+    name = "OUTCOME,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        """Refuse what is no outcome."""
+        wanted = value if isinstance(value, frozenset) else frozenset(part.strip() for part in value.split(","))
+        if wrong := wanted - {outcome.value for outcome in Outcome}:
+            self.fail(f"{', '.join(sorted(wrong))}: no such outcome. There are: {', '.join(Outcome)}.", param, ctx)
+        return wanted
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_JOB_OPTIONS = _options(
+    click.argument("manifests", nargs=-1, type=click.Path(path_type=Path)),
+    click.option(
+        "-c", "--config", type=click.Path(path_type=Path), help="Config file [./config.yaml, if there is one]."
+    ),
+    click.option(
+        "--only", type=Outcomes(), default="", help="Of an earlier report, take the rows with these outcomes."
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N rows."),
+    click.option(
+        "--report", type=click.Path(path_type=Path), help="Report file, new, or a folder [beside the manifest]."
+    ),
+    click.option(
+        "--validate", type=click.Choice(["off", "header", "full"]), help="How closely photos are looked at [full]."
+    ),
+    click.option("--photos-root", type=click.Path(path_type=Path), help="Folder of the photos [the manifest's own]."),
+    click.option("--encoding", metavar="NAME", help="Encoding of the manifest [found out]."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, and no summary but for --json."),
+    click.option("-v", "--verbose", count=True, help="A line for each row; -vv also tells what the libraries say."),
+    click.option("--json", "as_json", is_flag=True, help="The summary as one line of JSON on standard output."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EXIT_CODES)
+@click.version_option(__version__, prog_name="batchupload")
+def cli() -> None:
+    """Re-upload failed photo sets in bulk.
+
+    A CSV manifest goes in, with an order number and three photos in each row; for every row exactly one outcome comes
+    out, in a CSV report.
+
+    \b
+    See it work, without network or account:  batchupload demo
+    Look over a manifest, sending nothing:    batchupload check orders.csv
+    Send it:                                  batchupload run orders.csv
+    Send what did not get through:            batchupload run REPORT --only failed,unknown,deferred
+    """
+
+
+@cli.command(epilog=_EXIT_CODES)
+@_JOB_OPTIONS
+@click.option("--dry-run", is_flag=True, help="Send nothing; the same as `check`.")
+@click.option("--concurrency", type=int, metavar="N", help="Orders under way at once [8].")
+@click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")
+def run(manifests: tuple[Path, ...], dry_run: bool, **options: Any) -> None:
+    """Send the photos of every row of MANIFESTS, and write a report.
+
+    A manifest is a CSV file with the columns order_id, face, back and hand, by these or their usual Chinese names.
+    Without MANIFESTS those of the config are taken. Ctrl-C lets the orders under way end; a second one does not.
+    """
+    _do(manifests, options, send=not dry_run)
+
+
+@cli.command(epilog=_EXIT_CODES)
+@_JOB_OPTIONS
+def check(manifests: tuple[Path, ...], **options: Any) -> None:
+    """Read MANIFESTS and all photos as `run` does, and write the report, but send nothing."""
+    _do(manifests, options, send=False)
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
+@click.option(
+    "--fault", "faults", multiple=True, metavar="RULE", help="NAME=5% of all sends, NAME@ORDER, NAME@ORDER:2."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed strikes the same sends.")
+@click.option("--latency", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="For each reply.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, help="Requests worked on at once; 0 for no limit.")
+@click.option("--list-faults", is_flag=True, help="Show what can go wrong, and exit.")
+def sandbox(port: int, faults: tuple[str, ...], seed: int, latency: float, workers: int, list_faults: bool) -> None:
+    """Serve a stand-in endpoint on this machine, to try manifests against.
+
+    It takes uploads as the real one does, keeps hashes and sizes of what it accepted (never photos), and goes wrong
+    on request. GET /stats tells what it saw.
+
+    \b
+    batchupload sandbox --fault http_503=5% --fault no_answer@HT2023111015044046891
+    batchupload run orders.csv --endpoint http://127.0.0.1:8000/order/api/haoteam/getimg
+    """
+    import asyncio
+
+    from batchupload.sandbox import FAULTS, SandboxOptions, parse_fault
+    from batchupload.serve import serve
+
+    if list_faults:
+        width = max(map(len, FAULTS))
+        click.echo("\n".join(f"{name:<{width}}  {summary}" for name, summary in FAULTS.items()))
+        return
+    try:
+        rules = tuple(parse_fault(fault) for fault in faults)
+        options = SandboxOptions(rules, seed, latency, workers)
+        asyncio.run(serve(options, port, click.echo))
+    except ValueError as error:
+        raise BatchuploadError(f"--fault: {error}") from None
+
+
+@cli.command()
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to put photos and report [a new temporary one].")
+@click.option("--orders", type=click.IntRange(40, 10_000), default=200, show_default=True, help="Rows of the manifest.")
+def demo(folder: Path | None, orders: int) -> None:
+    """Show a whole run: sample photos, a manifest with every kind of trouble, a sandbox with faults, the report.
+
+    Needs no network, no account and no photos of your own.
+    """
+    from batchupload.demo import play
+
+    _leave(play(folder, orders, click.echo))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_CONFIG)
+def init(file: Path) -> None:
+    """Write a commented config to FILE [config.yaml]."""
+    from batchupload.config import example
+
+    try:
+        with open(file, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
+            out.write(example())
+    except FileExistsError:
+        raise BatchuploadError(f"{file}: this file exists; it was left as it is.") from None
+    except OSError as error:
+        raise BatchuploadError(f"{file}: can't be written ({error.strerror}).") from None
+    click.echo(f"Wrote {file}. Set endpoint.url, then look over a manifest: batchupload check orders.csv")
+
+
+def main() -> None:
+    """Entry point: every mistake of the user's becomes a message and exit code 2."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        _leave(130)
+    except click.ClickException as error:
+        error.show()
+        _leave(error.exit_code)
+    except BatchuploadError as error:
+        click.echo(f"batchupload: {error}", err=True)
+        _leave(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(1)
+
+
+def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> None:
+    import asyncio
+
+    from batchupload.job import Wish, execute, plan
+
+    settings, again = _settings(options, send=send)
+    paths = manifests or settings.manifest.paths
+    if not paths:
+        raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
+    _log(options["verbose"])
+    wish = Wish(
+        paths, send, options["only"] or frozenset(), options["limit"], options["report"],
+        options["quiet"], options["verbose"] > 0, again,
+    )  # fmt: skip
+    summary = asyncio.run(_job(wish, settings, plan, execute))
+    if options["as_json"]:
+        click.echo(summary.as_json())
+    elif not options["quiet"]:
+        click.echo(summary.as_text())
+    _leave(summary.exit_code)
+
+
+async def _job(wish: "Wish", settings: "Settings", plan: Callable[..., Any], execute: Callable[..., Any]) -> Any:
+    return await execute(wish, settings, plan(wish, settings))
+
+
+def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tuple[str, ...]]":
+    """The settings, and the options to repeat in a command that goes on from here."""
+    from batchupload.config import load
+
+    file = options["config"] or os.environ.get("BATCHUPLOAD_CONFIG")
+    if file is None and DEFAULT_CONFIG.exists():
+        file = DEFAULT_CONFIG
+    given: dict[str, Option] = {}
+    again = ["--config", str(options["config"])] if options["config"] else []
+    for name, setting in SETTING_OF.items():
+        if options.get(name) is not None:
+            option = "--" + name.replace("_", "-")
+            given[setting] = (option, options[name])
+            if name != "encoding":
+                again += [option, str(options[name])]
+    return load(Path(file) if file else None, os.environ, given, send=send), tuple(again)
+
+
+def _log(verbosity: int) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("batchupload").setLevel(logging.INFO if verbosity else logging.WARNING)
+    if verbosity > 1:
+        logging.getLogger().setLevel(logging.DEBUG)
+
+
+def _leave(code: int) -> None:
+    """Exit, also where a thread hangs in a read from a disk that does not answer."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("photos"):
+            thread.join(1.0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.name.startswith("photos") for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)

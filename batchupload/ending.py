@@ -1,0 +1,79 @@
+"""What became of an order → its ending: the one place where an outcome is decided. Pure."""
+
+from datetime import datetime
+
+from batchupload.model import Attempt, Ending, Order, Outcome, Problem, Row, Verdict
+from batchupload.reasons import Reason
+from batchupload.survey import Relation
+
+
+def unsent(row: Row, relation: Relation, seen: bool) -> Ending | None:
+    """The ending of a row that is not to be sent, or None where it is.
+
+    `relation` is how it stands to the other rows, `seen` whether a row before it had the same order.
+    """
+    if row.problem:
+        return Ending(row, Outcome.INVALID, row.problem.reason, row.problem.detail)
+    if relation is Relation.CONFLICT:
+        return Ending(row, Outcome.INVALID, Reason.CONFLICTING_ROWS)
+    if relation is Relation.SAME and seen:
+        return Ending(row, Outcome.DUPLICATE, Reason.REPEATED_ROW)
+    return None
+
+
+def after_last_attempt(order: Order, seconds: float, exhausted: bool) -> Ending:
+    """The ending of an order that gets no further attempt; `exhausted` where it has had all of them."""
+    last = order.attempts[-1].finding
+    match last.verdict:
+        case Verdict.ACCEPTED:
+            return _ending(order, seconds, Outcome.UPLOADED, last.reason)
+        case Verdict.REJECTED:
+            return _ending(order, seconds, Outcome.REJECTED, last.reason)
+    if doubtful := _doubtful(order):
+        return _ending(order, seconds, Outcome.UNKNOWN, doubtful.finding.reason)
+    if last.verdict is Verdict.MISADDRESSED or exhausted:
+        return _ending(order, seconds, Outcome.FAILED, last.reason)
+    return _ending(order, seconds, Outcome.DEFERRED, Reason.ORDER_TIME_LIMIT)
+
+
+def not_tried_again(order: Order, seconds: float, reason: Reason, detail: str = "") -> Ending:
+    """The ending of an order that is left before its end, for a `reason` that lies outside it."""
+    doubtful = _doubtful(order)
+    return _ending(order, seconds, Outcome.UNKNOWN if doubtful else Outcome.DEFERRED, reason, detail)
+
+
+def unusable(order: Order, seconds: float, problem: Problem) -> Ending:
+    """The ending of an order whose photos can't be used."""
+    if order.attempts:
+        detail = problem.detail if problem.reason is Reason.PHOTO_CHANGED else f"{problem.reason} {problem.detail}"
+        return not_tried_again(order, seconds, Reason.PHOTO_CHANGED, detail.strip())
+    return _ending(order, seconds, Outcome.INVALID, problem.reason, problem.detail)
+
+
+def _doubtful(order: Order) -> Attempt | None:
+    """The last attempt that the endpoint may have accepted without our knowing."""
+    return next((a for a in reversed(order.attempts) if a.finding.verdict is Verdict.AMBIGUOUS), None)
+
+
+def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, detail: str = "") -> Ending:
+    trail = _trail(order.attempts) if len(order.attempts) > 1 else ""
+    started: datetime | None = order.attempts[0].started_at if order.attempts else None
+    return Ending(
+        order.row,
+        outcome,
+        reason,
+        "; ".join(part for part in (detail, trail) if part),
+        order.attempts,
+        started,
+        seconds if order.attempts else 0.0,
+    )
+
+
+def _trail(attempts: tuple[Attempt, ...]) -> str:
+    """What every attempt met, such as `attempts: 1 unavailable (503), 2 accepted`."""
+    steps = []
+    for number, attempt in enumerate(attempts, 1):
+        status = attempt.finding.http_status
+        shown = f" ({status})" if status not in {None, 200} else ""
+        steps.append(f"{number} {attempt.finding.reason}{shown}")
+    return "attempts: " + ", ".join(steps)

@@ -1,0 +1,215 @@
+"""One attempt: a photo set → the endpoint's reply; knows HTTP, the multipart body and the timeouts."""
+
+import asyncio
+import errno
+import secrets
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+
+from batchupload import __version__
+from batchupload.model import Cause, NoReply, Phase, PhotoSet, Reply
+from batchupload.reasons import Reason
+from batchupload.settings import EndpointSettings, FieldNames, TimeoutSettings
+
+SLICE = 64 * 1024
+"""Bytes handed to the network at once; what the progress clock can see."""
+UNSENT = 128 * 1024
+"""Bytes that the system may hold back unsent. Its usual megabytes would let the progress clock stop too early, and
+the reply clock start before a slow link has carried the upload."""
+EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
+
+
+@dataclass(slots=True)
+class Transfer:
+    """How far one attempt has got; kept up to date during the attempt, so that it is known after a cancellation."""
+
+    size: int
+    """Bytes of the whole body."""
+    phase: Phase = Phase.CONNECT
+    bytes_sent: int = 0
+    """Body bytes handed to the network, counted before they are: fewer than `size` means that the endpoint
+    cannot have the whole body."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the endpoint may have the whole body."""
+        return self.bytes_sent >= self.size
+
+
+class Endpoint:
+    """The upload call. An async context manager that holds the one HTTP session of a run."""
+
+    def __init__(self, settings: EndpointSettings, timeouts: TimeoutSettings) -> None:
+        self._settings = settings
+        self._timeouts = timeouts
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=_socket),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    def prepare(self, order_id: str, photo_set: PhotoSet) -> "MultipartBody":
+        """The body of one attempt; it can't be used for another."""
+        return MultipartBody(order_id, photo_set, self._settings.fields)
+
+    async def send(self, body: "MultipartBody", limit: float) -> Reply | NoReply:
+        """Make one attempt; `limit` in seconds bounds it beside its own timeouts.
+
+        Raises nothing for what network and endpoint do. `body.transfer` tells how far it got, also when cancelled.
+        """
+        transfer, timeouts = body.transfer, self._timeouts
+        whole = transfer.size / timeouts.slowest_link + timeouts.connect + timeouts.reply
+        try:
+            async with asyncio.timeout(None) as timeout:
+                body.clock = _Clock(timeout, min(limit, whole), timeouts.progress, timeouts.reply)
+                body.clock.wait(timeouts.connect)
+                async with self._session.post(self._settings.url, data=body, allow_redirects=False) as response:
+                    content, cut = await self._read(response, body.clock.settle())
+        except TimeoutError:
+            return NoReply(transfer.phase, Cause.TIMEOUT)
+        except aiohttp.ClientError as error:
+            return NoReply(transfer.phase, _cause(error))
+        return Reply(
+            response.status,
+            content,
+            cut,
+            response.headers.get("Content-Encoding", ""),
+            response.headers.get("Retry-After", ""),
+            response.headers.get("Date", ""),
+        )
+
+    async def _read(self, response: aiohttp.ClientResponse, seconds: float) -> tuple[bytes, Reason | None]:
+        """The body up to the limit. What breaks here spares the status, which may say enough by itself."""
+        content = b""
+        try:
+            async with asyncio.timeout(seconds):
+                while len(content) <= self._settings.max_reply_bytes:
+                    piece = await response.content.read(self._settings.max_reply_bytes + 1 - len(content))
+                    if not piece:
+                        return content, None
+                    content += piece
+        except TimeoutError:
+            return content, Reason.REPLY_TIMEOUT
+        except aiohttp.ClientError:
+            return content, Reason.REPLY_LOST
+        response.close()
+        return content, Reason.REPLY_TOO_LARGE
+
+
+class _Clock:
+    """The end of the present wait, within the end of the attempt."""
+
+    def __init__(self, timeout: asyncio.Timeout, limit: float, progress: float, reply: float) -> None:
+        self._timeout = timeout
+        self._now = asyncio.get_running_loop().time
+        self._end = self._now() + limit
+        self._progress = progress
+        self._reply = reply
+        self._settled = False
+
+    def wait(self, seconds: float) -> None:
+        if not self._settled and not self._timeout.expired():
+            self._timeout.reschedule(min(self._now() + seconds, self._end))
+
+    def progress(self) -> None:
+        self.wait(self._progress)
+
+    def body_sent(self) -> None:
+        self.wait(self._reply)
+
+    def settle(self) -> float:
+        """A reply began: whatever becomes of the rest of the body, these seconds are left to read it."""
+        self._timeout.reschedule(None)
+        self._settled = True
+        return min(self._reply, self._end - self._now())
+
+
+class MultipartBody(Payload):
+    """One request body of known length, written as slices of the photos themselves, without a copy."""
+
+    def __init__(self, order_id: str, photo_set: PhotoSet, names: FieldNames) -> None:
+        boundary = secrets.token_hex(16)
+        super().__init__(None, content_type=f"multipart/form-data; boundary={boundary}")
+        # The order number comes first: a server that cuts the body short knows at least whose it was.
+        frame = f'--{boundary}\r\nContent-Disposition: form-data; name="{names.order_id}"\r\n\r\n{order_id}\r\n'
+        self._buffers: list[bytes] = []
+        for photo in photo_set.photos:
+            frame += (
+                f'--{boundary}\r\nContent-Disposition: form-data; name="{getattr(names, photo.field)}"; '
+                f'filename="{photo.field}.{EXTENSIONS[photo.media_type]}"\r\nContent-Type: {photo.media_type}\r\n\r\n'
+            )
+            self._buffers += [frame.encode(), photo.content]
+            frame = "\r\n"
+        self._buffers.append(f"\r\n--{boundary}--\r\n".encode())
+        self._size = sum(map(len, self._buffers))
+        self.transfer = Transfer(self._size)
+        self.clock: _Clock | None = None
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Hand the body to the network, slice by slice."""
+        transfer, clock = self.transfer, self.clock
+        transfer.phase = Phase.BODY
+        for piece in self._slices():
+            if clock:
+                clock.progress()
+            transfer.bytes_sent += len(piece)
+            await writer.write(piece)
+            await writer.drain()
+        transfer.phase = Phase.REPLY
+        if clock:
+            clock.body_sent()
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """For aiohttp's debugging only; photos are not shown."""
+        return "".join(buffer.decode(encoding, errors) for buffer in self._buffers[0::2])
+
+    def _slices(self) -> Iterator[bytes | memoryview]:
+        for buffer in self._buffers:
+            if len(buffer) <= SLICE:
+                yield buffer
+            else:
+                view = memoryview(buffer)
+                yield from (view[at : at + SLICE] for at in range(0, len(buffer), SLICE))
+
+
+def _socket(address: tuple[object, ...]) -> socket.socket:
+    family, kind, protocol = address[:3]
+    made = socket.socket(int(str(family)), int(str(kind)), int(str(protocol)))
+    made.setblocking(False)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+    return made
+
+
+def _cause(error: aiohttp.ClientError) -> Cause:
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return Cause.DNS
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+            return Cause.TLS
+        case aiohttp.ClientOSError(errno=errno.ECONNREFUSED):
+            return Cause.REFUSED
+        case aiohttp.ClientOSError(errno=errno.EMFILE | errno.ENFILE):
+            return Cause.FILES_EXHAUSTED
+        case aiohttp.ClientResponseError():
+            return Cause.MALFORMED
+        case _:
+            return Cause.BROKEN

@@ -1,0 +1,184 @@
+"""One run from its manifests to its summary: puts the stages together around the pipeline."""
+
+import asyncio
+import itertools
+import logging
+import signal
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from batchupload.endpoint import Endpoint
+from batchupload.manifest import Layout, ManifestError, open_manifest, read_rows
+from batchupload.model import Ending, OwnColumn, Row
+from batchupload.pace import Pace
+from batchupload.pipeline import Pipeline
+from batchupload.progress import display_for, watch
+from batchupload.reasons import Reason
+from batchupload.report import Report, common_root, report_path
+from batchupload.settings import Settings
+from batchupload.stop import Stop
+from batchupload.summary import AGAIN, Summary, Tally
+from batchupload.survey import Survey, survey
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one run is asked to do, beside the settings."""
+
+    manifests: tuple[Path, ...]
+    send: bool = True
+    only: frozenset[str] = frozenset()
+    """Outcomes of an earlier report to take; empty for all rows."""
+    limit: int | None = None
+    report: Path | None = None
+    quiet: bool = False
+    verbose: bool = False
+    again: tuple[str, ...] = ()
+    """Options to repeat in the command that goes on from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the first pass over the manifests found."""
+
+    layouts: tuple[Layout, ...]
+    stamps: tuple[tuple[int, int], ...]
+    """Size and time of change of each manifest before it was read."""
+    survey: Survey
+
+
+class Bookkeeper:
+    """Takes each ending to the report and the tally, in this order: what is counted is written."""
+
+    def __init__(self, report: Report, tally: Tally) -> None:
+        self._report = report
+        self._tally = tally
+
+    async def record(self, endings: list[Ending]) -> None:
+        """Write and count. Raises `OSError`."""
+        await self._report.record(endings)
+        for ending in endings:
+            self._tally.add(ending)
+            log.info("line %d, %s: %s, %s", ending.row.line, ending.row.order_id, ending.outcome, ending.reason)
+
+
+def plan(wish: Wish, settings: Settings) -> Plan:
+    """Read the manifests once, so that nothing is sent before all of them are known. Raises `ManifestError`."""
+    layouts = tuple(open_manifest(path, settings.manifest) for path in wish.manifests)
+    stamps = tuple(_stamp(layout.path) for layout in layouts)
+    for layout in layouts:
+        if wish.only and not layout.is_report:
+            raise ManifestError(f"{layout.path}: --only needs an earlier report, and this is none. Leave --only out.")
+        log.info("%s: %s, columns separated by %r", layout.path, layout.encoding, layout.delimiter)
+    return Plan(layouts, stamps, survey(_rows(layouts, wish, settings), settings.photos.root))
+
+
+async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
+    """Do the run. Raises `ReportError` where its report can't be begun; then nothing was sent."""
+    began = datetime.now().astimezone()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    manifests = [layout.path for layout in plan.layouts]
+    path = report_path(manifests, settings.report.folder, wish.report, began)
+    stop, tally = Stop(), Tally()
+    total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
+    async with AsyncExitStack() as stack:
+        report = await stack.enter_async_context(Report(path, manifests, _own(plan.layouts), settings.photos.root))
+        endpoint = None
+        if wish.send:
+            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts))
+        pace = Pace(settings.pace, settings.retry, stop, loop.time)
+        pipeline = Pipeline(settings, plan.survey, endpoint, pace, stop, Bookkeeper(report, tally))
+        display = display_for(total, quiet=wish.quiet, verbose=wish.verbose)
+        stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
+        watching = asyncio.ensure_future(watch(display, tally, total, lambda: _note(pace, stop))) if display else None
+        try:
+            await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
+        finally:
+            if watching:
+                watching.cancel()
+                await asyncio.wait({watching})
+    for ending in pipeline.unrecorded:
+        sys.stderr.write(f"not in the report: {ending.row.order_id}: {ending.outcome}, {ending.reason}\n")
+    return Summary(
+        tally,
+        loop.time() - started,
+        path,
+        not wish.send,
+        plan.survey.rows - total,
+        stop.cause,
+        stop.signal,
+        str(pipeline.broken) if pipeline.broken else _changed(plan),
+        _again(wish, settings, path, manifests),
+    )
+
+
+def _rows(layouts: Sequence[Layout], wish: Wish, settings: Settings) -> Iterator[Row]:
+    return itertools.chain.from_iterable(read_rows(layout, settings.manifest, wish.only) for layout in layouts)
+
+
+def _own(layouts: Sequence[Layout]) -> list[OwnColumn]:
+    """The own columns of all manifests, each once."""
+    return list(dict.fromkeys(column for layout in layouts for _, column in layout.own))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _changed(plan: Plan) -> str:
+    for layout, stamp in zip(plan.layouts, plan.stamps, strict=True):
+        try:
+            same = _stamp(layout.path) == stamp
+        except OSError:
+            same = False
+        if not same:
+            return f"{layout.path} was changed during the run: its new rows may be missing here. Run it again."
+    return ""
+
+
+def _note(pace: Pace, stop: Stop) -> str:
+    if stop.cause:
+        return "stopping: orders under way may end"
+    if pace.down:
+        return "the endpoint does not answer; one order at a time probes it"
+    return f"the endpoint asked for {pace.paused:.0f} s of quiet" if pace.paused >= 1 else ""
+
+
+@contextmanager
+def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float) -> Generator[None, None, None]:
+    """The first SIGINT or SIGTERM lets the orders under way end, a second one breaks them off."""
+
+    def answer(number: signal.Signals) -> None:
+        if stop.signal:
+            stop.now()
+            return
+        sys.stderr.write(f"\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n")
+        stop.signal = number
+        stop.ask(Reason.STOPPED)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, answer, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _again(wish: Wish, settings: Settings, report: Path, manifests: Sequence[Path]) -> tuple[str, ...]:
+    """The command that sends what is left; after a check, all of it."""
+    if not wish.send:
+        return ("batchupload", "run", *map(str, wish.manifests), *wish.again)
+    root = common_root(manifests, settings.photos.root)
+    moved = settings.photos.root is None and report.parent.absolute() != root
+    only = ("--only", ",".join(AGAIN))
+    return ("batchupload", "run", str(report), *only, *(("--photos-root", str(root)) if moved else ()), *wish.again)

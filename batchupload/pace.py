@@ -1,0 +1,127 @@
+"""How many and how fast: the gate that every send passes, what is learnt from each, and the retries' budget."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batchupload.model import Finding, Verdict
+from batchupload.reasons import Reason
+from batchupload.settings import PaceSettings, RetrySettings
+from batchupload.stop import Stop
+
+RETRY_FLOOR = 10.0
+"""Retries per second that always go, whatever the budget."""
+RETRY_BURST = 100.0
+"""Retries that a run may save up."""
+PROBE_FIRST, PROBE_CAP = 1.0, 30.0
+"""Seconds between probes of an endpoint that is down: the first wait, doubled each time up to the cap."""
+LOOK_AGAIN = 0.25
+"""Seconds after which a send that waits at the gate looks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Leave to make one send."""
+
+    probe: bool
+    """Whether it finds out if the endpoint is back; the others wait for it."""
+
+
+class Pace:
+    """The gate. It closes for all where the endpoint asks for time, and lets one at a time through where it is down."""
+
+    def __init__(self, settings: PaceSettings, retry: RetrySettings, stop: Stop, now: Callable[[], float]) -> None:
+        self._settings = settings
+        self._retry = retry
+        self._stop = stop
+        self._now = now
+        self._paused_until = 0.0
+        self._failures = 0
+        self._misaddressed = 0
+        self._answered = False
+        self._down_since = 0.0
+        self._probing = False
+        self._next_probe = 0.0
+        self._probe_wait = PROBE_FIRST
+        self._retries = RETRY_FLOOR
+        self._earned = now()
+        self._retry_turn = asyncio.Lock()
+
+    @property
+    def down(self) -> bool:
+        """Whether the endpoint seems to be down, so that one order at a time probes it."""
+        return self._failures >= self._settings.probe_after_failures
+
+    @property
+    def paused(self) -> float:
+        """Seconds for which the endpoint has asked for quiet."""
+        return max(0.0, self._paused_until - self._now())
+
+    async def turn(self, *, first: bool) -> Turn | None:
+        """Wait until a send may begin; None where the run is to end. `learn` must follow each turn.
+
+        The `first` send of each order adds to the budget of retries.
+        """
+        while self._stop.cause is None:
+            wait = self._wait()
+            if wait <= 0:
+                self._probing = self.down
+                self._earn(self._retry.budget if first else 0.0)
+                return Turn(probe=self.down)
+            await self._stop.sleep(min(wait, LOOK_AGAIN))
+        return None
+
+    async def retry_turn(self) -> None:
+        """Wait until the budget has a retry, or the run is to end."""
+        async with self._retry_turn:
+            self._earn(0.0)
+            while self._retries < 1 and not await self._stop.sleep((1 - self._retries) / RETRY_FLOOR):
+                self._earn(0.0)
+            self._retries -= 1
+
+    def learn(self, turn: Turn, finding: Finding) -> None:
+        """Take in what an attempt found; this may end the run."""
+        if finding.retry_after and finding.verdict is Verdict.RETRY:
+            self._paused_until = max(self._paused_until, self._now() + finding.retry_after)
+        if finding.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}:
+            self._answered = True
+            self._failures = self._misaddressed = 0
+            self._probe_wait = PROBE_FIRST
+        elif finding.verdict is Verdict.MISADDRESSED:
+            self._learn_of_wrong_address()
+        else:
+            self._learn_of_failure(turn)
+        if turn.probe:
+            self._probing = False
+
+    def _learn_of_wrong_address(self) -> None:
+        self._misaddressed += 1
+        patience = self._settings.stop_after_misaddressed * (4 if self._answered else 1)
+        if self._misaddressed >= patience:
+            self._stop.ask(Reason.ADDRESS_REFUSED)
+
+    def _learn_of_failure(self, turn: Turn) -> None:
+        was_down = self.down
+        self._failures += 1
+        self._misaddressed = 0
+        if not self.down:
+            return
+        if not was_down:
+            self._down_since = self._now()
+            self._next_probe = self._now() + self._probe_wait
+        elif turn.probe:
+            self._probe_wait = min(self._probe_wait * 2, PROBE_CAP)
+            self._next_probe = self._now() + self._probe_wait
+        patience = self._settings.patience if self._answered else self._settings.patience_at_start
+        if self._now() - self._down_since >= patience:
+            self._stop.ask(Reason.ENDPOINT_DOWN)
+
+    def _wait(self) -> float:
+        if self.down and self._probing:
+            return LOOK_AGAIN
+        return max(self.paused, self._next_probe - self._now() if self.down else 0.0)
+
+    def _earn(self, retries: float) -> None:
+        now = self._now()
+        self._retries = min(self._retries + retries + (now - self._earned) * RETRY_FLOOR, RETRY_BURST)
+        self._earned = now

@@ -1,0 +1,212 @@
+"""The job: rows → queue → workers → endings → report, in one TaskGroup."""
+
+import asyncio
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from batchupload.ending import after_last_attempt, not_tried_again, unsent, unusable
+from batchupload.endpoint import Endpoint, MultipartBody
+from batchupload.manifest import ManifestError
+from batchupload.model import Attempt, Ending, Finding, Order, Outcome, PhotoSet, Problem, Row, Verdict
+from batchupload.pace import Pace
+from batchupload.photos import FilesExhaustedError, load_photos
+from batchupload.reasons import Reason
+from batchupload.retry import RetryPolicy
+from batchupload.settings import Settings
+from batchupload.stop import InterruptedAttemptError, Stop
+from batchupload.survey import Survey, order_key
+from batchupload.verdict import judge
+
+IN_HAND = 1000
+"""Orders begun and not ended, at most: those at work, and those that wait for their retry (about 2 KB each)."""
+ROWS_AT_ONCE = 256
+"""Rows read at a time, off the loop."""
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Takes each ending, once."""
+
+    async def record(self, endings: list[Ending]) -> None:
+        """Write them down. Raises `OSError` where that is no longer possible."""
+
+
+class Pipeline:
+    """One run over the rows. `endpoint` is None where nothing is to be sent."""
+
+    def __init__(
+        self, settings: Settings, survey: Survey, endpoint: Endpoint | None, pace: Pace, stop: Stop, recorder: Recorder
+    ) -> None:
+        self._settings = settings
+        self._survey = survey
+        self._endpoint = endpoint
+        self._pace = pace
+        self._stop = stop
+        self._recorder = recorder
+        self._retry = RetryPolicy(settings.retry)
+        self._queue: asyncio.Queue[Order | None] = asyncio.Queue(2 * settings.pace.concurrency)
+        self._endings: asyncio.Queue[Ending | None] = asyncio.Queue(ROWS_AT_ONCE)
+        self._room = asyncio.Semaphore(IN_HAND)
+        self._readers = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), "photos")
+        self.broken: ManifestError | None = None
+        """Why the manifests could not be read to their end, if so."""
+        self.unrecorded: list[Ending] = []
+        """Endings with attempts that the recorder could no longer write."""
+
+    async def run(self, rows: Iterator[Row]) -> None:
+        """Bring every row to its ending."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                drain = group.create_task(self._stop.drained(self._settings.timeouts.drain))
+                recorder = group.create_task(self._record())
+                for _ in range(self._settings.pace.concurrency):
+                    group.create_task(self._work(group))
+                await self._feed(rows)
+                await self._queue.join()
+                for _ in range(self._settings.pace.concurrency):
+                    await self._queue.put(None)
+                await self._endings.put(None)
+                await recorder
+                drain.cancel()
+        finally:
+            self._readers.shutdown(wait=False, cancel_futures=True)
+
+    async def _feed(self, rows: Iterator[Row]) -> None:
+        seen: set[int] = set()
+        while batch := await self._read(rows):
+            for row in batch:
+                ending = unsent(row, self._survey.relation(row), order_key(row) in seen)
+                if ending is None and order_key(row) in self._survey.repeated:
+                    seen.add(order_key(row))
+                order = Order(row)
+                if ending is None and self._stop.cause:
+                    ending = not_tried_again(order, 0.0, self._stop.cause)
+                if ending:
+                    await self._endings.put(ending)
+                else:
+                    await self._room.acquire()
+                    await self._queue.put(order)
+
+    async def _read(self, rows: Iterator[Row]) -> list[Row]:
+        try:
+            return await self._off_loop(lambda: list(itertools.islice(rows, ROWS_AT_ONCE)))
+        except ManifestError as error:
+            self.broken = error
+        except TimeoutError:
+            self.broken = ManifestError("The manifest could not be read on in time. Check the disk, run again.")
+        return []
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        while order := await self._queue.get():
+            try:
+                step = await self._step(order)
+            except Exception:  # a boundary: whatever is wrong in here, the row gets its ending, and the run stops
+                log.exception("An internal fault at line %d of %s", order.row.line, order.row.manifest.name)
+                self._stop.ask(Reason.INTERNAL_ERROR)
+                step = self._left(order, Reason.INTERNAL_ERROR)
+            if isinstance(step, Ending):
+                await self._endings.put(step)
+                self._room.release()
+                self._queue.task_done()
+            else:
+                group.create_task(self._come_back(*step))
+
+    async def _come_back(self, order: Order, delay: float) -> None:
+        """Wait for the order's next attempt; the queue counts it as unfinished meanwhile."""
+        if not await self._stop.sleep(delay):
+            await self._pace.retry_turn()
+        await self._queue.put(order)
+        self._queue.task_done()
+
+    async def _step(self, order: Order) -> Ending | tuple[Order, float]:
+        """One attempt, with what goes before it → the ending, or the order and the seconds until its next attempt."""
+        if self._stop.cause:
+            return self._left(order, self._stop.cause)
+        try:
+            photo_set = await self._load(order)
+        except InterruptedAttemptError:
+            return self._left(order, self._stop.cause or Reason.STOPPED)
+        except TimeoutError:
+            return self._left(order, Reason.PHOTO_READ_TIMEOUT)
+        except FilesExhaustedError:
+            return self._left(order, Reason.FILES_EXHAUSTED)
+        if isinstance(photo_set, Problem):
+            return unusable(order, self._elapsed(order), photo_set)
+        if self._endpoint is None:
+            return Ending(order.row, Outcome.DEFERRED, Reason.NOT_SENT)
+        turn = await self._pace.turn(first=not order.attempts)
+        if turn is None:
+            return self._left(order, self._stop.cause or Reason.STOPPED)
+        attempt = await self._attempt(order, photo_set, self._endpoint)
+        self._pace.learn(turn, attempt.finding)
+        order = order.after(attempt, photo_set.digest)
+        elapsed = self._elapsed(order)
+        if attempt.finding.reason is Reason.STOPPED:
+            return not_tried_again(order, elapsed, self._stop.cause or Reason.STOPPED)
+        delay = self._retry.next_delay(order.attempts, elapsed)
+        if delay is None:
+            return after_last_attempt(order, elapsed, self._retry.exhausted(order.attempts))
+        return order, delay
+
+    async def _load(self, order: Order) -> PhotoSet | Problem:
+        row, settings = order.row, self._settings.photos
+        async with self._stop.interruptible():
+            return await self._off_loop(lambda: load_photos(row.photos, row.manifest.parent, settings, order.digest))
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        """Do the blocking `work` in a thread. Raises `TimeoutError` where a disk does not answer."""
+        async with asyncio.timeout(self._settings.timeouts.photos):
+            return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def _attempt(self, order: Order, photo_set: PhotoSet, endpoint: Endpoint) -> Attempt:
+        settings, loop = self._settings, asyncio.get_running_loop()
+        body: MultipartBody = endpoint.prepare(order.row.order_id, photo_set)
+        started_at, began = datetime.now(UTC).astimezone(), loop.time()
+        try:
+            async with self._stop.interruptible():
+                answer = await endpoint.send(body, settings.retry.order_limit - self._elapsed(order))
+        except InterruptedAttemptError:
+            verdict = Verdict.AMBIGUOUS if body.transfer.whole else Verdict.RETRY
+            finding = Finding(verdict, Reason.STOPPED)
+        else:
+            finding = judge(
+                answer,
+                body.transfer.whole,
+                settings.endpoint.replies,
+                datetime.now(UTC),
+                settings.retry.retry_after_cap,
+            )
+        return Attempt(started_at, began, loop.time() - began, body.transfer.bytes_sent, finding)
+
+    def _left(self, order: Order, reason: Reason) -> Ending:
+        return not_tried_again(order, self._elapsed(order), reason)
+
+    def _elapsed(self, order: Order) -> float:
+        return asyncio.get_running_loop().time() - order.attempts[0].began if order.attempts else 0.0
+
+    async def _record(self) -> None:
+        """Hand the endings on, as many at once as there are."""
+        writable = True
+        ended = False
+        while not ended:
+            batch = [await self._endings.get()]
+            while not self._endings.empty():
+                batch.append(self._endings.get_nowait())
+            ended = batch[-1] is None
+            endings = [ending for ending in batch if ending]
+            try:
+                if writable and endings:
+                    await self._recorder.record(endings)
+            except OSError as error:
+                log.error("The report can't be written any more (%s): sending stops.", error.strerror)
+                writable = False
+                self._stop.ask(Reason.REPORT_LOST)
+            if not writable:
+                self.unrecorded += [ending for ending in endings if ending.attempts]

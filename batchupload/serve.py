@@ -1,0 +1,26 @@
+"""The sandbox as a program: serves until Ctrl-C, and says how to use it."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from batchupload.model import BatchuploadError
+from batchupload.sandbox import Sandbox, SandboxOptions
+
+
+async def serve(options: SandboxOptions, port: int, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. Raises `BatchuploadError` where the port is taken."""
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    try:
+        async with Sandbox(options, port=port) as sandbox:
+            say(f"The sandbox takes uploads at {sandbox.url}")
+            say(f"What it saw:                    http://127.0.0.1:{sandbox.port}/stats")
+            say(f"Try it:   batchupload run orders.csv --endpoint {sandbox.url}")
+            say("Ctrl-C ends it.")
+            await ended.wait()
+            counts = sandbox.stats(orders=False)
+            say(f"\n{counts['requests']} requests, {counts['accepted']} accepted, faults: {counts['faults'] or 'none'}")
+    except OSError as error:
+        raise BatchuploadError(f"port {port}: {error.strerror}. Name another with --port, or 0 for any.") from None

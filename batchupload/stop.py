@@ -1,0 +1,68 @@
+"""Why and when a run ends early: first no new sends, then, at the end of the drain time, none at all."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from batchupload.reasons import Reason
+
+
+class InterruptedAttemptError(Exception):
+    """The drain time is over: what was under way ends here."""
+
+
+class Stop:
+    """The one place that knows whether a run is to end; the first cause stays."""
+
+    def __init__(self) -> None:
+        self.cause: Reason | None = None
+        """Why the run ends early, or None."""
+        self.signal: int | None = None
+        """The first signal that came, or None."""
+        self.at_once = False
+        """Whether the drain time is over."""
+        self._asked = asyncio.Event()
+        self._scopes: set[asyncio.Timeout] = set()
+
+    def ask(self, cause: Reason) -> None:
+        """Begin no more sends; those under way go on."""
+        if self.cause is None:
+            self.cause = cause
+            self._asked.set()
+
+    def now(self) -> None:
+        """Interrupt what is under way."""
+        self.at_once = True
+        for scope in self._scopes:
+            if not scope.expired():
+                scope.reschedule(0)
+
+    async def sleep(self, seconds: float) -> bool:
+        """Wait this long, or until the run is to end; tell whether it is."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._asked.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until the run is to end, and once the drain time is over, interrupt what is left."""
+        await self._asked.wait()
+        await asyncio.sleep(seconds)
+        self.now()
+
+    @asynccontextmanager
+    async def interruptible(self) -> AsyncGenerator[None, None]:
+        """A scope that the end of the drain time breaks with `InterruptedAttemptError`."""
+        scope = asyncio.timeout(0 if self.at_once else None)
+        self._scopes.add(scope)
+        try:
+            async with scope:
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise InterruptedAttemptError from None
+        finally:
+            self._scopes.discard(scope)

@@ -1,0 +1,171 @@
+"""Endings → counts, and what they tell a person at the end of a run."""
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batchupload.model import DONE, Ending, Outcome
+from batchupload.reasons import Reason
+
+AGAIN = (Outcome.FAILED, Outcome.UNKNOWN, Outcome.DEFERRED)
+"""Outcomes that another run may mend."""
+NEXT_STEP = {
+    Outcome.UPLOADED: "",
+    Outcome.SKIPPED: "",
+    Outcome.DUPLICATE: "",
+    Outcome.INVALID: "repair the row or photo",
+    Outcome.REJECTED: "read the endpoint's message",
+    Outcome.FAILED: "run again",
+    Outcome.UNKNOWN: "run again, or look at the order",
+    Outcome.DEFERRED: "run again",
+}
+STOPPED_EARLY = frozenset({Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED})
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of a run, growing with it."""
+
+    reasons: Counter[tuple[Outcome, Reason]] = field(default_factory=Counter)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    rows: int = 0
+    sent: int = 0
+    """Orders with at least one attempt."""
+    attempts: int = 0
+    bytes_sent: int = 0
+
+    def add(self, ending: Ending) -> None:
+        """Count one row."""
+        self.reasons[ending.outcome, ending.reason] += 1
+        self.outcomes[ending.outcome] += 1
+        self.rows += 1
+        self.sent += bool(ending.attempts)
+        self.attempts += len(ending.attempts)
+        self.bytes_sent += ending.bytes_sent
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run that has ended."""
+
+    tally: Tally
+    seconds: float
+    report: Path
+    checked_only: bool
+    """Whether nothing was to be sent."""
+    left_out: int = 0
+    """Rows beyond `--limit`."""
+    stopped: Reason | None = None
+    signal: int | None = None
+    broken: str = ""
+    """Why the manifests were not read to their end, if so."""
+    again: Sequence[str] = ()
+    """The command that does again what is worth it."""
+
+    @property
+    def exit_code(self) -> int:
+        """As the README's table has it."""
+        if self.stopped is Reason.REPORT_LOST:
+            return 5
+        if self.signal:
+            return 128 + self.signal
+        if self.stopped in STOPPED_EARLY:
+            return 3
+        good = DONE | {Outcome.DEFERRED} if self.checked_only else DONE
+        bad = self.broken or self.stopped or any(outcome not in good for outcome in self.tally.outcomes)
+        return 1 if bad else 0
+
+    @property
+    def next_command(self) -> str:
+        """What to type next, or nothing."""
+        worth_it = self.checked_only or any(self.tally.outcomes[outcome] for outcome in AGAIN)
+        return shlex.join(self.again) if worth_it and self.exit_code != 5 else ""
+
+    def as_json(self) -> str:
+        """For machines, on one line."""
+        tally = self.tally
+        reasons: dict[str, dict[str, int]] = {}
+        for (outcome, reason), count in tally.reasons.items():
+            reasons.setdefault(outcome, {})[reason] = count
+        return json.dumps(
+            {
+                "exit_code": self.exit_code,
+                "rows": tally.rows,
+                "outcomes": {outcome.value: tally.outcomes[outcome] for outcome in Outcome},
+                "reasons": reasons,
+                "left_out": self.left_out,
+                "sent_orders": tally.sent,
+                "attempts": tally.attempts,
+                "bytes_sent": tally.bytes_sent,
+                "seconds": round(self.seconds, 3),
+                "orders_per_second": round(tally.sent / self.seconds, 3) if self.seconds else 0.0,
+                "stopped": self.stopped,
+                "broken": self.broken or None,
+                "report": str(self.report),
+                "next_command": self.next_command or None,
+            },
+            ensure_ascii=False,
+        )
+
+    def as_text(self) -> str:
+        """For people."""
+        tally = self.tally
+        lines = [self._verdict(), ""]
+        for outcome in Outcome:
+            if not tally.outcomes[outcome]:
+                continue
+            step = "" if self.checked_only and outcome is Outcome.DEFERRED else NEXT_STEP[outcome]
+            lines.append(f"  {outcome:<10}{tally.outcomes[outcome]:>9,}{f'   → {step}' if step else ''}")
+            inner = [(reason, n) for (of, reason), n in tally.reasons.most_common() if of is outcome]
+            if outcome not in {Outcome.UPLOADED, Outcome.DUPLICATE}:
+                lines += [f"    {n:>7,}  {reason}: {reason.sentence}" for reason, n in inner]
+        rate = f"{tally.sent / self.seconds:,.1f} orders/s" if self.seconds else ""
+        if not self.checked_only:
+            sends = f"{tally.sent:,} orders in {tally.attempts:,} sends, {size(tally.bytes_sent)}"
+            lines += ["", f"Sent {sends} in {duration(self.seconds)} ({rate})."]
+        if self.left_out:
+            lines.append(f"{self.left_out:,} rows beyond --limit were left alone; they are not in the report.")
+        if self.broken:
+            lines.append(self.broken)
+        lines.append(f"Report: {self.report}")
+        if self.next_command:
+            lines.append(f"Next:   {self.next_command}")
+        return "\n".join(lines)
+
+    def _verdict(self) -> str:
+        """The run in one sentence."""
+        rows = "1 row" if self.tally.rows == 1 else f"{self.tally.rows:,} rows"
+        if self.stopped:
+            return f"Stopped early after {duration(self.seconds)}. {self.stopped.sentence}"
+        if self.checked_only:
+            bad = self.tally.outcomes[Outcome.INVALID]
+            return f"Checked {rows}; nothing was sent. " + (
+                f"{bad:,} can't be sent as they are." if bad else "All good."
+            )
+        if self.broken:
+            return f"The manifest was not read to its end; {rows} were."
+        counts = self.tally.outcomes
+        person = counts[Outcome.INVALID] + counts[Outcome.REJECTED]
+        again = sum(counts[outcome] for outcome in AGAIN)
+        parts = [f"{person:,} need a person"] * bool(person) + [f"{again:,} another run"] * bool(again)
+        return f"Finished: {rows}, " + (f"{' and '.join(parts)}." if parts else "all done.")
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: `1.2 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `41.2 s`, `3 min 05 s`, `2 h 07 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,0 +1,126 @@
+"""The shared stage of the tests: a shop's folder of orders, the sandbox, and one run through both."""
+
+import asyncio
+import csv
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchupload.job import Wish, execute, plan
+from batchupload.model import PHOTO_FIELDS
+from batchupload.samples import draw_photo
+from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+from batchupload.settings import Settings
+from batchupload.summary import Summary
+
+Report = list[dict[str, str]]
+
+
+@functools.cache
+def picture(name: str, order_id: str = "", media_type: str = "image/jpeg") -> bytes:
+    """A small drawing, the same for the same arguments."""
+    return draw_photo(name, order_id, media_type, size=(64, 40))
+
+
+@dataclass
+class Shop:
+    """A folder with photos and a manifest that grows row by row."""
+
+    folder: Path
+    rows: list[list[str]] = field(default_factory=lambda: [["order_id", *PHOTO_FIELDS]])
+
+    def write(self, name: str, content: bytes) -> str:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return name
+
+    def order(self, order_id: str, photos: Mapping[str, bytes] | None = None, **cells: str) -> str:
+        """Add an order with its photos in its own folder; `cells` name other paths."""
+        made = {name: picture(name, order_id, "image/png" if name == "back" else "image/jpeg") for name in PHOTO_FIELDS}
+        made |= photos or {}
+        paths = {name: self.write(f"{order_id}/{name}.jpg", content) for name, content in made.items()}
+        self.rows.append([order_id, *(cells.get(name, paths[name]) for name in PHOTO_FIELDS)])
+        return order_id
+
+    def orders(self, count: int, prefix: str = "HT") -> list[str]:
+        return [self.order(f"{prefix}{number:06}") for number in range(count)]
+
+    def manifest(self, name: str = "orders.csv") -> Path:
+        path = self.folder / name
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(self.rows)
+        return path
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path / "shop")
+
+
+def settings_for(url: str, **changes: Mapping[str, Any]) -> Settings:
+    """Settings with short waits; `changes` are by section."""
+    tree: dict[str, dict[str, Any]] = {
+        "endpoint": {"url": url},
+        "retry": {"base": 0.01, "cap": 0.05},
+        "timeouts": {"connect": 2.0, "progress": 1.0, "reply": 1.0},
+    }
+    for section, values in changes.items():
+        tree.setdefault(section, {}).update(values)
+    return Settings.model_validate(tree)
+
+
+async def send(manifest: Path, settings: Settings, **wishes: Any) -> tuple[Summary, Report]:
+    """One run in this process, and its report."""
+    wish = Wish((manifest,), **{"quiet": True, **wishes})
+    async with asyncio.timeout(60):
+        summary = await execute(wish, settings, plan(wish, settings))
+    return summary, read_report(summary.report)
+
+
+async def send_to_sandbox(
+    manifest: Path,
+    faults: Iterable[str] = (),
+    *,
+    sandbox: Mapping[str, Any] | None = None,
+    **changes: Mapping[str, Any],
+) -> tuple[Summary, Report, Sandbox]:
+    """One run against a sandbox of its own."""
+    options = SandboxOptions(tuple(map(parse_fault, faults)), **(sandbox or {}))
+    async with Sandbox(options) as server:
+        summary, report = await send(manifest, settings_for(server.url, **changes))
+    return summary, report, server
+
+
+def read_report(path: Path) -> Report:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def outcomes(report: Report) -> dict[str, tuple[str, str]]:
+    return {row["order_id"]: (row["outcome"], row["reason"]) for row in report}
+
+
+def batchupload(
+    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, stdin: str | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """The program as a user starts it."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(env), input=stdin, capture_output=True, text=True, timeout=60
+    )
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "batchupload", *map(str, arguments)]
+
+
+def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BATCHUPLOAD_")}
+    return {**kept, "COLUMNS": "100", **(env or {})}

@@ -1,0 +1,171 @@
+"""A run as its operator knows it: every row once in the report, and each said to be what it is."""
+
+import csv
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import Report, Shop, outcomes, send, send_to_sandbox, settings_for
+
+from batchupload.manifest import ManifestError
+from batchupload.model import PHOTO_FIELDS
+from batchupload.reasons import Reason
+from batchupload.samples import write_corpus
+from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+
+
+def check_photos(report: Report, server: Sandbox, folder: Path) -> None:
+    """Every uploaded order's photos are at the sandbox, byte by byte."""
+    for row in report:
+        if row["outcome"] == "uploaded":
+            kept = server.accepted[row["order_id"]][-1]
+            for field in PHOTO_FIELDS:
+                assert kept[field]["sha256"] == hashlib.sha256((folder / row[field]).read_bytes()).hexdigest()
+
+
+async def test_good_orders_are_uploaded_byte_by_byte(shop: Shop) -> None:
+    orders = shop.orders(20)
+    summary, report, server = await send_to_sandbox(shop.manifest())
+    assert outcomes(report) == dict.fromkeys(orders, ("uploaded", "accepted"))
+    assert [int(row["line"]) for row in sorted(report, key=lambda row: int(row["line"]))] == list(range(2, 22))
+    check_photos(report, server, shop.folder)
+    assert summary.exit_code == 0
+
+
+async def test_the_sample_corpus_ends_as_it_says(tmp_path: Path) -> None:
+    manifest, samples = write_corpus(tmp_path, 60)
+    summary, report, server = await send_to_sandbox(manifest)
+    found = {int(row["line"]): (row["order_id"], row["outcome"], row["reason"]) for row in report}
+    assert found == {sample.line: (sample.order_id, sample.outcome, sample.reason) for sample in samples}
+    assert len(report) == len(samples)
+    assert set(server.accepted) == {row["order_id"] for row in report if row["outcome"] == "uploaded"}
+    check_photos(report, server, tmp_path)
+    assert summary.exit_code == 1
+
+
+async def test_own_columns_come_back_untouched(shop: Shop) -> None:
+    shop.order("HT000001")
+    shop.rows = [[*shop.rows[0], "客户", "note", "note"], [*shop.rows[1], "张三", " =1+1", "x"]]
+    _, _, server = await send_to_sandbox(shop.manifest())
+    with next(shop.folder.glob("*.report-*.csv")).open(encoding="utf-8-sig", newline="") as file:
+        header, row = csv.reader(file)
+    assert header[-3:] == ["客户", "note", "note"]
+    assert row[-3:] == ["张三", "' =1+1", "x"]
+    assert server.accepted
+
+
+async def test_a_repeated_row_is_sent_once_and_a_conflicting_one_never(shop: Shop) -> None:
+    shop.orders(2)
+    shop.order("HT900001")
+    shop.rows.append(shop.rows[1])
+    shop.rows.append(["HT900001", *shop.rows[1][1:]])
+    _, report, server = await send_to_sandbox(shop.manifest())
+    assert {int(row["line"]): (row["outcome"], row["reason"]) for row in report} == {
+        2: ("uploaded", "accepted"),
+        3: ("uploaded", "accepted"),
+        4: ("invalid", "conflicting_rows"),
+        5: ("duplicate", "repeated_row"),
+        6: ("invalid", "conflicting_rows"),
+    }
+    assert {order: len(taken) for order, taken in server.accepted.items()} == {"HT000000": 1, "HT000001": 1}
+
+
+async def test_a_report_is_a_manifest_that_sends_just_what_did_not_get_through(shop: Shop) -> None:
+    shop.orders(6)
+    shop.rows[0].append("note")
+    shop.rows = [shop.rows[0], *([*row, "'=1"] for row in shop.rows[1:])]
+    faults = ("http_503@HT000001", "accepted_then_reset@HT000002", "refused@HT000003")
+    first, report, _ = await send_to_sandbox(shop.manifest(), faults)
+    assert Counter(row["outcome"] for row in report) == {"uploaded": 3, "failed": 1, "unknown": 1, "rejected": 1}
+    async with Sandbox() as server:
+        only = frozenset({"failed", "unknown", "deferred"})
+        second, again = await send(first.report, settings_for(server.url), only=only)
+    assert outcomes(again) == dict.fromkeys(["HT000001", "HT000002"], ("uploaded", "accepted"))
+    assert {row["note"] for row in again} == {"''=1"}
+    assert "outcome" not in list(again[0])[len(report[0]) :]
+    assert second.exit_code == 0
+
+
+async def test_only_without_a_report_is_refused(shop: Shop) -> None:
+    shop.orders(1)
+    with pytest.raises(ManifestError, match="--only needs an earlier report"):
+        await send(shop.manifest(), settings_for("http://127.0.0.1:9/"), only=frozenset({"failed"}))
+
+
+async def test_limit_takes_the_first_rows_and_says_what_is_left(shop: Shop) -> None:
+    orders = shop.orders(5)
+    async with Sandbox() as server:
+        summary, report = await send(shop.manifest(), settings_for(server.url), limit=2)
+    assert sorted(outcomes(report)) == orders[:2]
+    assert summary.left_out == 3
+    assert "3 rows beyond --limit" in summary.as_text()
+
+
+async def test_a_check_sends_nothing(shop: Shop) -> None:
+    shop.orders(2)
+    shop.order("HT900001", face="gone.jpg")
+    async with Sandbox() as server:
+        summary, report = await send(shop.manifest(), settings_for(server.url), send=False)
+        assert server.stats()["requests"] == 0
+    assert Counter((row["outcome"], row["reason"]) for row in report) == {
+        ("deferred", "not_sent"): 2,
+        ("invalid", "photo_missing"): 1,
+    }
+    assert summary.exit_code == 1
+    assert "nothing was sent" in summary.as_text()
+
+
+async def test_two_manifests_make_one_report_that_can_be_sent_again(tmp_path: Path) -> None:
+    from batchupload.job import Wish, execute, plan
+
+    one, two = Shop(tmp_path / "one"), Shop(tmp_path / "two")
+    one.order("HT000001")
+    two.order("HT000002")
+    two.order("HT000001")
+    manifests = (one.manifest(), two.manifest())
+    async with Sandbox(SandboxOptions((parse_fault("http_503@HT000002"),))) as server:
+        settings = settings_for(server.url)
+        wish = Wish(manifests, quiet=True)
+        first = await execute(wish, settings, plan(wish, settings))
+    assert first.tally.outcomes == {"invalid": 2, "failed": 1}
+    root = first.again[first.again.index("--photos-root") + 1]
+    async with Sandbox() as server:
+        settings = settings_for(server.url, photos={"root": root})
+        second, report = await send(first.report, settings, only=frozenset({"failed"}))
+    assert outcomes(report) == {"HT000002": ("uploaded", "accepted")}
+    assert second.exit_code == 0
+
+
+async def test_a_photo_changed_between_attempts_is_not_sent(shop: Shop) -> None:
+    shop.order("HT000001")
+    options = SandboxOptions((parse_fault("retry_after_seconds@HT000001:1"),))
+    manifest = shop.manifest()
+    async with Sandbox(options) as server:
+        import asyncio
+
+        running = asyncio.ensure_future(send(manifest, settings_for(server.url)))
+        async with asyncio.timeout(20):
+            while not server.stats()["faults"]:
+                await asyncio.sleep(0.005)
+        shop.order("HT000001", {"face": b"\xff\xd8\xff other"})
+        _, report = await running
+        assert not server.accepted
+    assert outcomes(report) == {"HT000001": ("deferred", Reason.PHOTO_CHANGED)}
+
+
+async def test_a_manifest_that_grew_during_the_run_is_noticed(shop: Shop) -> None:
+    import asyncio
+
+    shop.orders(3)
+    manifest = shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.3)) as server:
+        running = asyncio.ensure_future(send(manifest, settings_for(server.url)))
+        async with asyncio.timeout(20):
+            while not server.stats()["requests"]:
+                await asyncio.sleep(0.005)
+        with manifest.open("a") as file:
+            file.write("HT777777,a,b,c\r\n")
+        summary, _ = await running
+    assert summary.exit_code == 1
+    assert "was changed during the run" in summary.as_text()
