@@ -34,8 +34,8 @@ def play(folder: Path | None, orders: int, say: Callable[[str], None]) -> int:
     summary, url, accepted = asyncio.run(_run(manifest, samples))
     say(summary.as_text())
     say(
-        f"\nThe sandbox accepted {accepted} orders and is gone now. To go on by hand, start one in another terminal with\n"
-        f"`batchupload sandbox`; then the command above sends the rest, and this one sends all again:\n"
+        f"\nThe sandbox accepted {accepted} orders and is gone now. To go on by hand, start one in another\n"
+        f"terminal with `batchupload sandbox`; then the command above sends the rest, and this one sends all again:\n"
         f"  batchupload run {manifest} --endpoint {url}"
     )
     return 0 if summary.tally.rows == len(samples) and accepted >= summary.tally.outcomes[Outcome.UPLOADED] else 1

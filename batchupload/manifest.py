@@ -6,7 +6,8 @@ import difflib
 import io
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -91,7 +92,8 @@ def open_manifest(path: Path, settings: ManifestSettings) -> Layout:
         with path.open("rb") as file:
             encoding = _encoding(file, path, settings.encoding)
             file.seek(0)
-            first = _first_lines(_lines(file, encoding))
+            with closing(_lines(file, encoding)) as lines:
+                first = _first_lines(lines)
     except OSError as error:
         raise ManifestError(f"{path}: can't be read ({error.strerror}). Check its permissions.") from None
     if first is None:
@@ -113,8 +115,7 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
     """
     pattern = re.compile(settings.order_id_pattern)
     try:
-        with layout.path.open("rb") as file:
-            lines = _lines(file, layout.encoding)
+        with layout.path.open("rb") as file, closing(_lines(file, layout.encoding)) as lines:
             for line, _ in lines:
                 if line == layout.header_line:
                     break
@@ -225,7 +226,7 @@ def _parse_over_lines(
     return None
 
 
-def _lines(file: BinaryIO, encoding: str) -> Iterator[tuple[int, str]]:
+def _lines(file: BinaryIO, encoding: str) -> Generator[tuple[int, str], None, None]:
     """Physical lines with their numbers; of an overlong one only the beginning, longer than the limit."""
     text = io.TextIOWrapper(file, encoding=encoding, newline="")
     try:
