@@ -4,7 +4,7 @@ import asyncio
 import errno
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -36,6 +36,8 @@ class Transfer:
     bytes_sent: int = 0
     """Body bytes handed to the network, counted before they are: fewer than `size` means that the endpoint
     cannot have the whole body."""
+    replied: bool = False
+    """Whether a reply began."""
 
     @property
     def whole(self) -> bool:
@@ -76,13 +78,23 @@ class Endpoint:
         Raises nothing for what network and endpoint do. `body.transfer` tells how far it got, also when cancelled.
         """
         transfer, timeouts = body.transfer, self._timeouts
-        whole = transfer.size / timeouts.slowest_link + timeouts.connect + timeouts.reply
+        waits = {Phase.CONNECT: timeouts.connect, Phase.BODY: timeouts.progress, Phase.REPLY: timeouts.reply}
+        now = asyncio.get_running_loop().time
+        end = now() + min(limit, transfer.size / timeouts.slowest_link + timeouts.connect + timeouts.reply)
         try:
             async with asyncio.timeout(None) as timeout:
-                body.clock = _Clock(timeout, min(limit, whole), timeouts.progress, timeouts.reply)
-                body.clock.wait(timeouts.connect)
+
+                def tick() -> None:
+                    if not transfer.replied and not timeout.expired():
+                        timeout.reschedule(min(now() + waits[transfer.phase], end))
+
+                tick()
+                body.tick = tick
                 async with self._session.post(self._settings.url, data=body, allow_redirects=False) as response:
-                    content, cut = await self._read(response, body.clock.settle())
+                    # Whatever becomes of the rest of the body now, the reply has its own time.
+                    transfer.replied = True
+                    timeout.reschedule(None)
+                    content, cut = await self._read(response, min(timeouts.reply, end - now()))
         except TimeoutError:
             return NoReply(transfer.phase, Cause.TIMEOUT)
         except aiohttp.ClientError as error:
@@ -114,34 +126,6 @@ class Endpoint:
         return content, Reason.REPLY_TOO_LARGE
 
 
-class _Clock:
-    """The end of the present wait, within the end of the attempt."""
-
-    def __init__(self, timeout: asyncio.Timeout, limit: float, progress: float, reply: float) -> None:
-        self._timeout = timeout
-        self._now = asyncio.get_running_loop().time
-        self._end = self._now() + limit
-        self._progress = progress
-        self._reply = reply
-        self._settled = False
-
-    def wait(self, seconds: float) -> None:
-        if not self._settled and not self._timeout.expired():
-            self._timeout.reschedule(min(self._now() + seconds, self._end))
-
-    def progress(self) -> None:
-        self.wait(self._progress)
-
-    def body_sent(self) -> None:
-        self.wait(self._reply)
-
-    def settle(self) -> float:
-        """A reply began: whatever becomes of the rest of the body, these seconds are left to read it."""
-        self._timeout.reschedule(None)
-        self._settled = True
-        return min(self._reply, self._end - self._now())
-
-
 class MultipartBody(Payload):
     """One request body of known length, written as slices of the photos themselves, without a copy."""
 
@@ -161,21 +145,20 @@ class MultipartBody(Payload):
         self._buffers.append(f"\r\n--{boundary}--\r\n".encode())
         self._size = sum(map(len, self._buffers))
         self.transfer = Transfer(self._size)
-        self.clock: _Clock | None = None
+        self.tick: Callable[[], None] = _nothing
+        """Called at every sign of progress, to begin the wait of the present phase."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Hand the body to the network, slice by slice."""
-        transfer, clock = self.transfer, self.clock
+        transfer = self.transfer
         transfer.phase = Phase.BODY
         for piece in self._slices():
-            if clock:
-                clock.progress()
+            self.tick()
             transfer.bytes_sent += len(piece)
             await writer.write(piece)
             await writer.drain()
         transfer.phase = Phase.REPLY
-        if clock:
-            clock.body_sent()
+        self.tick()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """For aiohttp's debugging only; photos are not shown."""
@@ -188,6 +171,10 @@ class MultipartBody(Payload):
             else:
                 view = memoryview(buffer)
                 yield from (view[at : at + SLICE] for at in range(0, len(buffer), SLICE))
+
+
+def _nothing() -> None:
+    """No clock is set."""
 
 
 def _socket(address: tuple[object, ...]) -> socket.socket:
