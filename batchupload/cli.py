@@ -69,9 +69,7 @@ _JOB_OPTIONS = _options(
     click.option(
         "-c", "--config", type=click.Path(path_type=Path), help="Config file [./config.yaml, if there is one]."
     ),
-    click.option(
-        "--only", type=Outcomes(), default="", help="Of an earlier report, take the rows with these outcomes."
-    ),
+    click.option("--only", type=Outcomes(), help="Of an earlier report, take the rows with these outcomes."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N rows."),
     click.option(
         "--report", type=click.Path(path_type=Path), help="Report file, new, or a folder [beside the manifest]."

@@ -57,6 +57,11 @@ class Pace:
         """Seconds for which the endpoint has asked for quiet."""
         return max(0.0, self._paused_until - self._now())
 
+    @property
+    def ready(self) -> bool:
+        """Whether a send may begin now."""
+        return self._wait() <= 0
+
     async def turn(self, *, first: bool) -> Turn | None:
         """Wait until a send may begin; None where the run is to end. `learn` must follow each turn.
 

@@ -1,0 +1,219 @@
+"""When an order is tried again, how long it waits, and that nobody else waits with it."""
+
+import asyncio
+import random
+from datetime import UTC, datetime
+
+import pytest
+from conftest import Shop, outcomes, send, send_to_sandbox, settings_for
+
+from batchupload.model import Attempt, Finding, Verdict
+from batchupload.pace import Pace, Turn
+from batchupload.reasons import Reason
+from batchupload.retry import RetryPolicy
+from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+from batchupload.settings import PaceSettings, RetrySettings
+from batchupload.stop import Stop
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+FAILED = Finding(Verdict.RETRY, Reason.UNAVAILABLE, 503)
+ACCEPTED = Finding(Verdict.ACCEPTED, Reason.ACCEPTED, 200)
+
+
+def attempts(count: int, verdict: Verdict = Verdict.RETRY, retry_after: float | None = None) -> tuple[Attempt, ...]:
+    finding = Finding(verdict, Reason.UNAVAILABLE, 503, retry_after=retry_after)
+    return (Attempt(NOW, 0.0, 1.0, 100, finding),) * count
+
+
+def test_waits_are_random_up_to_a_limit_that_doubles_to_the_cap() -> None:
+    random.seed(1)
+    policy = RetryPolicy(RetrySettings(attempts=20))
+    for made, limit in [(1, 1.0), (2, 2.0), (3, 4.0), (6, 30.0), (15, 30.0)]:
+        waits = [policy.next_delay(attempts(made), 0.0) for _ in range(400)]
+        assert all(wait is not None and 0 <= wait <= limit for wait in waits)
+        assert max(wait or 0 for wait in waits) > 0.9 * limit
+        assert min(wait or 0 for wait in waits) < 0.1 * limit
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_only_what_may_still_succeed_is_tried_again(verdict: Verdict) -> None:
+    delay = RetryPolicy(RetrySettings()).next_delay(attempts(1, verdict), 0.0)
+    assert (delay is not None) is (verdict in {Verdict.RETRY, Verdict.AMBIGUOUS})
+
+
+def test_attempts_and_time_are_limited() -> None:
+    policy = RetryPolicy(RetrySettings(attempts=4, order_limit=100.0))
+    assert policy.next_delay(attempts(3), 0.0) is not None
+    assert policy.next_delay(attempts(4), 0.0) is None
+    assert policy.next_delay(attempts(1), 100.0) is None
+    assert policy.next_delay(attempts(1, retry_after=99.9), 50.0) is None
+
+
+def test_the_endpoint_may_ask_for_more_time() -> None:
+    policy = RetryPolicy(RetrySettings())
+    waits = [policy.next_delay(attempts(1, retry_after=20.0), 0.0) or 0.0 for _ in range(100)]
+    assert 20.0 <= min(waits) < max(waits) <= 21.0
+
+
+async def test_an_order_that_waits_holds_no_worker(shop: Shop) -> None:
+    shop.order("HT000000")
+    others = shop.orders(30, "HU")
+    manifest = shop.manifest()
+    faults = (parse_fault("http_500@HT000000:1"),)
+    async with Sandbox(SandboxOptions(faults)) as server:
+        settings = settings_for(server.url, pace={"concurrency": 1}, retry={"base": 600.0, "cap": 600.0})
+        random.seed(3)
+        running = asyncio.ensure_future(send(manifest, settings))
+        async with asyncio.timeout(20):
+            while len(server.accepted) < len(others):
+                await asyncio.sleep(0.005)
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+async def test_retry_after_pauses_all_orders(shop: Shop) -> None:
+    shop.orders(10)
+    _, report, server = await send_to_sandbox(
+        shop.manifest(), ["retry_after_seconds@HT000000:1"], pace={"concurrency": 1}
+    )
+    assert {row["outcome"] for row in report} == {"uploaded"}
+    started = {row["order_id"]: datetime.fromisoformat(row["started_at"]) for row in report}
+    first = started.pop("HT000000")
+    assert (min(started.values()) - first).total_seconds() >= 1.0
+    assert server.stats()["requests"] == 11
+
+
+async def test_an_order_whose_time_is_over_is_deferred(shop: Shop) -> None:
+    shop.orders(1)
+    _, report, _ = await send_to_sandbox(shop.manifest(), ["http_503=100%"], retry={"order_limit": 0.05, "base": 10.0})
+    assert outcomes(report) == {"HT000000": ("deferred", "order_time_limit")}
+
+
+class Clock:
+    """A clock that tests wind."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def pace(clock: Clock, **changes: float) -> tuple[Pace, Stop]:
+    stop = Stop()
+    return Pace(PaceSettings.model_validate(changes), RetrySettings(), stop, clock), stop
+
+
+async def test_an_endpoint_that_is_down_is_probed_by_one_at_a_time() -> None:
+    clock = Clock()
+    gate, stop = pace(clock, probe_after_failures=3, patience_at_start=60)
+    for _ in range(3):
+        turn = await gate.turn(first=True)
+        assert turn == Turn(probe=False)
+        gate.learn(turn, FAILED)
+    assert gate.down
+    sent_at: list[float] = []
+    while stop.cause is None:
+        clock.time += 0.5
+        if gate.ready:
+            probe = await gate.turn(first=False)
+            assert probe == Turn(probe=True)
+            assert not gate.ready
+            gate.learn(probe, FAILED)
+            sent_at.append(clock.time - 1000)
+    assert sent_at == [1.0, 3.0, 7.0, 15.0, 31.0, 61.0]
+    assert stop.cause is Reason.ENDPOINT_DOWN
+    assert await gate.turn(first=True) is None
+
+
+async def test_one_answer_opens_the_gate_again() -> None:
+    clock = Clock()
+    gate, stop = pace(clock, probe_after_failures=1)
+    gate.learn(Turn(probe=False), FAILED)
+    assert not gate.ready
+    clock.time += 1
+    probe = await gate.turn(first=True)
+    assert probe == Turn(probe=True)
+    gate.learn(probe, ACCEPTED)
+    assert await gate.turn(first=True) == Turn(probe=False)
+    assert stop.cause is None
+
+
+async def test_patience_is_longer_where_the_endpoint_had_answered() -> None:
+    clock = Clock()
+    gate, stop = pace(clock, probe_after_failures=1, patience_at_start=10, patience=100)
+    gate.learn(Turn(probe=False), ACCEPTED)
+    gate.learn(Turn(probe=False), FAILED)
+    clock.time += 99
+    gate.learn(Turn(probe=True), FAILED)
+    assert stop.cause is None
+    clock.time += 1
+    gate.learn(Turn(probe=True), FAILED)
+    assert stop.cause is Reason.ENDPOINT_DOWN
+
+
+async def test_retries_beyond_the_budget_wait_and_are_not_lost() -> None:
+    clock = Clock()
+    gate, stop = pace(clock)
+    for _ in range(10):
+        await asyncio.wait_for(gate.retry_turn(), 5)
+    waiting = asyncio.ensure_future(gate.retry_turn())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    for _ in range(5):  # each first send earns a fifth of a retry
+        await gate.turn(first=True)
+    await asyncio.wait_for(waiting, 5)
+    waiting = asyncio.ensure_future(gate.retry_turn())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    stop.ask(Reason.STOPPED)
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_dead_endpoint_ends_the_run_and_defers_the_rest(shop: Shop) -> None:
+    orders = shop.orders(200)
+    summary, report, server = await send_to_sandbox(
+        shop.manifest(), ["http_503=100%"], pace={"patience_at_start": 0.5, "probe_after_failures": 10}
+    )
+    assert summary.exit_code == 3
+    assert sorted(row["order_id"] for row in report) == orders
+    deferred = [row for row in report if row["outcome"] == "deferred"]
+    assert {row["reason"] for row in deferred} == {"endpoint_down"}
+    assert len(deferred) > 180
+    assert int(str(server.stats()["requests"])) < 30
+    assert "endpoint is down" in summary.as_text()
+
+
+async def test_a_wrong_address_does_not_burn_the_manifest(shop: Shop) -> None:
+    orders = shop.orders(200)
+    summary, report, server = await send_to_sandbox(shop.manifest(), ["http_404=100%"], pace={"concurrency": 4})
+    assert summary.exit_code == 3
+    assert sorted(row["order_id"] for row in report) == orders
+    failed = [row for row in report if row["outcome"] == "failed"]
+    assert {row["reason"] for row in failed} == {"wrong_address"}
+    assert 5 <= len(failed) <= 5 + 4
+    assert {row["reason"] for row in report if row["outcome"] == "deferred"} == {"address_refused"}
+    assert int(str(server.stats()["requests"])) == len(failed)
+
+
+async def test_an_outage_in_mid_run_is_waited_out(shop: Shop) -> None:
+    orders = shop.orders(60)
+    manifest = shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.02)) as server:
+        port = server.port
+        settings = settings_for(server.url, retry={"attempts": 8, "cap": 1.0, "base": 0.5})
+        running = asyncio.ensure_future(send(manifest, settings))
+        async with asyncio.timeout(20):
+            while len(server.accepted) < 10:
+                await asyncio.sleep(0.005)
+    before = set(server.accepted)
+    await asyncio.sleep(1.0)  # the outage itself, not a wait for luck
+    assert not running.done()
+    async with Sandbox(SandboxOptions(), port=port) as server:
+        summary, report = await running
+    assert summary.exit_code == 0
+    assert outcomes(report) == dict.fromkeys(orders, ("uploaded", "accepted"))
+    assert before | set(server.accepted) == set(orders)
+    assert summary.tally.attempts < 1.5 * len(orders)

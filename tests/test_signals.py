@@ -1,0 +1,123 @@
+"""Real signals to the real program: it drains, or it stops at once, and the report is complete either way."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Report, Shop, command, environment, outcomes, read_report
+
+from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+
+
+@asynccontextmanager
+async def running(
+    manifest: Path, server: Sandbox, requests: int, *options: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The program under way, with at least so many `requests` at the sandbox."""
+    process = await asyncio.create_subprocess_exec(
+        *command("run", manifest, "--endpoint", server.url, "--report", manifest.parent / "report.csv", *options),
+        env=environment({"BATCHUPLOAD_TIMEOUTS_DRAIN": "2"}),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            while int(str(server.stats(orders=False)["requests"])) < requests:
+                await asyncio.sleep(0.01)
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def report_of(manifest: Path) -> Report:
+    return read_report(manifest.parent / "report.csv")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_one_signal_lets_the_orders_under_way_end(shop: Shop, number: int, code: int) -> None:
+    orders = shop.orders(300)
+    manifest = shop.manifest()
+    async with (
+        Sandbox(SandboxOptions(latency=0.3)) as server,
+        running(manifest, server, 12, "--concurrency", "4") as process,
+    ):
+        process.send_signal(number)
+        out, err = await process.communicate()
+        assert process.returncode == code
+        report = report_of(manifest)
+        assert sorted(row["order_id"] for row in report) == orders
+        uploaded = {row["order_id"] for row in report if row["outcome"] == "uploaded"}
+        assert uploaded == set(server.accepted)
+        rest = {ending for order, ending in outcomes(report).items() if order not in uploaded}
+        assert rest == {("deferred", "stopped")}
+        assert b"Once more stops at once" in err
+        assert b"--only failed,unknown,deferred" in out
+
+
+async def test_the_drain_time_has_an_end(shop: Shop) -> None:
+    orders = shop.orders(20)
+    manifest = shop.manifest()
+    faults = (parse_fault("no_answer=100%"),)
+    async with Sandbox(SandboxOptions(faults)) as server, running(manifest, server, 4, "--concurrency", "4") as process:
+        before = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+        assert 1.5 < time.monotonic() - before < 10
+        assert process.returncode == 143
+    report = report_of(manifest)
+    assert sorted(row["order_id"] for row in report) == orders
+    endings = list(outcomes(report).values())
+    assert endings.count(("unknown", "stopped")) == 4
+    assert endings.count(("deferred", "stopped")) == 16
+
+
+async def test_a_second_signal_stops_at_once_and_says_what_is_not_known(shop: Shop) -> None:
+    orders = shop.orders(20)
+    manifest = shop.manifest()
+    faults = (parse_fault("no_answer=100%"),)
+    async with Sandbox(SandboxOptions(faults)) as server, running(manifest, server, 4, "--concurrency", "4") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        async with asyncio.timeout(20):
+            while b"Stopping" not in await process.stderr.readline():
+                pass
+        before = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
+        assert time.monotonic() - before < 2
+        assert process.returncode == 130
+    report = report_of(manifest)
+    assert sorted(row["order_id"] for row in report) == orders
+    endings = list(outcomes(report).values())
+    assert endings.count(("unknown", "stopped")) == 4
+    assert endings.count(("deferred", "stopped")) == 16
+
+
+async def test_an_upload_broken_off_half_way_is_not_called_unknown(shop: Shop) -> None:
+    shop.order(
+        "HT000001", {name: b"\xff\xd8\xff" + name.encode() + bytes(1_500_000) for name in ("face", "back", "hand")}
+    )
+    manifest = shop.manifest()
+    faults = (parse_fault("stall_reading=100%"),)
+    async with Sandbox(SandboxOptions(faults)) as server, running(manifest, server, 1, "--validate", "off") as process:
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert outcomes(report_of(manifest)) == {"HT000001": ("deferred", "stopped")}
+
+
+async def test_after_a_kill_the_report_is_readable_and_claims_only_what_was_accepted(shop: Shop) -> None:
+    shop.orders(300)
+    manifest = shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.02)) as server, running(manifest, server, 100) as process:
+        process.kill()
+        await process.wait()
+        report = report_of(manifest)
+        assert {row["order_id"] for row in report if row["outcome"] == "uploaded"} <= set(server.accepted)
+        assert len(report) >= 100 - 2 * 8
+    assert all(row["outcome"] == "uploaded" and row["hand"].endswith("hand.jpg") for row in report)
