@@ -1,0 +1,162 @@
+"""Settings: where they come from, which is stronger, and every mistake named with its place and remedy."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchupload.config import ConfigError, environment_name, example, keys, load
+from batchupload.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+SAFE = "endpoint:\n  url: https://shop.example/upload\n"
+
+
+def config(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(folder: Path, text: str, environment: dict[str, str] | None = None, send: bool = True) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(config(folder, text), environment or {}, {}, send=send)
+    return str(caught.value)
+
+
+def test_the_example_is_generated_from_the_code() -> None:
+    assert (ROOT / "config.example.yaml").read_text(encoding="utf-8") == example()
+
+
+def test_the_example_holds_every_key_with_its_default(tmp_path: Path) -> None:
+    loaded = load(config(tmp_path, example()), {}, {}, send=False)
+    assert loaded.model_dump(exclude={"endpoint"}) == Settings().model_dump(exclude={"endpoint"})
+    tree = yaml.safe_load(example())
+    assert {(section, key) for section in tree for key in tree[section]} == set(keys())
+
+
+def test_command_line_is_stronger_than_environment_than_file_than_default(tmp_path: Path) -> None:
+    path = config(tmp_path, SAFE + "pace: {concurrency: 3}\nphotos: {max_bytes: 5}\nretry: {attempts: 2}\n")
+    environment = {"BATCHUPLOAD_PACE_CONCURRENCY": "4", "BATCHUPLOAD_PHOTOS_MAX_BYTES": "6", "HOME": "/"}
+    settings = load(path, environment, {"pace.concurrency": ("--concurrency", 5)}, send=True)
+    assert settings.pace.concurrency == 5
+    assert settings.photos.max_bytes == 6
+    assert settings.retry.attempts == 2
+    assert settings.timeouts.connect == 10.0
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("pace:\n  concurency: 3\n", "line 4: pace.concurency: no such setting. Did you mean concurrency?"),
+        ("paces: {}\n", "line 3: paces: no such setting. Did you mean pace?"),
+        ("pace:\n  concurrency: many\n", "line 4: pace.concurrency: Input should be a valid integer"),
+        ("pace:\n  concurrency: 0\n", "line 4: pace.concurrency: Input should be greater than or equal to 1, not 0"),
+        ("pace: 3\n", "line 3: pace: "),
+        ("pace:\n  concurrency: 1\n  concurrency: 2\n", "line 5: pace.concurrency stands twice"),
+        ("photos:\n  validate: fully\n", "line 4: photos.validate: Input should be 'off', 'header' or 'full'"),
+        ("manifest:\n  encoding: utf-9\n", "line 4: manifest.encoding: no such encoding"),
+        ("manifest:\n  order_id_pattern: '('\n", "line 4: manifest.order_id_pattern: not a regular expression"),
+        ("manifest: [\n", "check indentation"),
+        ("- a\n", "check indentation"),
+    ],
+)
+def test_each_mistake_is_named_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+    message = refusal(tmp_path, SAFE + text)
+    assert str(tmp_path / "config.yaml") in message
+    assert told.lower() in message.lower()
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    message = refusal(tmp_path, SAFE + "pace: {concurrency: 0}\nretry: {attempts: 0}\n", {"BATCHUPLOAD_X": "1"})
+    assert "pace.concurrency" in message
+    assert "retry.attempts" in message
+    assert "BATCHUPLOAD_X in the environment: no such setting" in message
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("shop.example/upload", "must begin with http:// or https://"),
+        ("ftp://shop.example/", "must begin with http:// or https://"),
+        ("https://user:secret@shop.example/", "no user name"),
+        ("https://shop.example:99999/", "not a URL"),
+        ("https:///upload", "name a host"),
+        ("http://shop.example/upload", "plain http: ID photos would cross the network unencrypted"),
+    ],
+)
+def test_an_address_that_can_not_be_meant_is_refused(tmp_path: Path, url: str, told: str) -> None:
+    message = refusal(tmp_path, f"endpoint:\n  url: {url}\n")
+    assert told in message
+    assert "line 2: endpoint.url" in message
+
+
+def test_plain_http_is_for_this_machine_or_by_consent(tmp_path: Path) -> None:
+    for url in ("http://127.0.0.1:8000/x", "http://localhost/x", "http://[::1]:80/x", "https://shop.example/x"):
+        assert load(config(tmp_path, f"endpoint: {{url: '{url}'}}"), {}, {}, send=True).endpoint.url == url
+    text = "endpoint: {url: 'http://shop.example/x', allow_plaintext: true}"
+    assert load(config(tmp_path, text), {}, {}, send=True).endpoint.url == "http://shop.example/x"
+    for trick in ("http://127.0.0.1.evil.example/", "http://localhost.evil.example/", "http://0x7f.1/"):
+        refusal(tmp_path, f"endpoint: {{url: '{trick}'}}")
+
+
+def test_the_default_endpoint_needs_consent_before_a_send_but_not_for_a_check() -> None:
+    with pytest.raises(ConfigError, match="allow_plaintext"):
+        load(None, {}, {}, send=True)
+    assert load(None, {}, {}, send=False)
+
+
+def test_relative_paths_of_the_file_count_from_its_folder(tmp_path: Path) -> None:
+    text = SAFE + "photos: {root: pictures}\nreport: {folder: out}\nmanifest: {paths: [a.csv, /b.csv]}\n"
+    settings = load(config(tmp_path, text), {}, {}, send=True)
+    assert settings.photos.root == tmp_path / "pictures"
+    assert settings.report.folder == tmp_path / "out"
+    assert settings.manifest.paths == (tmp_path / "a.csv", Path("/b.csv"))
+
+
+def test_yaml_words_for_false_mean_off_where_off_is_a_level(tmp_path: Path) -> None:
+    assert load(config(tmp_path, SAFE + "photos: {validate: off}"), {}, {}, send=True).photos.validate_ == "off"
+
+
+@pytest.mark.parametrize(
+    "rule", ["{then: retry}", "{code: 400}", "{code: 400, then: maybe}", "{message: '(', then: retry}"]
+)
+def test_a_rule_of_the_reply_table_must_make_sense(tmp_path: Path, rule: str) -> None:
+    assert "endpoint.replies.0" in refusal(tmp_path, SAFE + f"  replies: [{rule}]\n")
+
+
+def test_a_missing_or_unreadable_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batchupload init"):
+        load(tmp_path / "gone.yaml", {}, {}, send=True)
+    with pytest.raises(ConfigError, match="can't be read"):
+        load(tmp_path, {}, {}, send=True)
+
+
+def test_every_setting_has_its_variable() -> None:
+    assert environment_name(("photos", "validate")) == "BATCHUPLOAD_PHOTOS_VALIDATE"
+    names = [environment_name(key) for key in keys()]
+    assert len(set(names)) == len(names)
+
+
+YAML_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+SECTIONS = list(Settings.model_fields)
+NAMES = [str(name) for _, name in keys()]
+
+
+@given(st.dictionaries(st.sampled_from(SECTIONS), YAML_LIKE | st.dictionaries(st.sampled_from(NAMES), YAML_LIKE)))
+def test_any_settings_load_or_are_refused(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]) -> None:
+    path = config(tmp_path_factory.mktemp("config"), yaml.safe_dump(tree, allow_unicode=True))
+    try:
+        load(path, {}, {}, send=False)
+    except ConfigError as error:
+        message = str(error)
+    else:
+        message = ""
+    assert "Traceback" not in message
