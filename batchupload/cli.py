@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -101,7 +102,7 @@ def cli() -> None:
     """
 
 
-@cli.command(epilog=_EXIT_CODES)
+@cli.command(epilog=_EXIT_CODES, short_help="Send the photos of a manifest, and write a report.")
 @_JOB_OPTIONS
 @click.option("--dry-run", is_flag=True, help="Send nothing; the same as `check`.")
 @click.option("--concurrency", type=int, metavar="N", help="Orders under way at once [8].")
@@ -115,14 +116,14 @@ def run(manifests: tuple[Path, ...], dry_run: bool, **options: Any) -> None:
     _do(manifests, options, send=not dry_run)
 
 
-@cli.command(epilog=_EXIT_CODES)
+@cli.command(epilog=_EXIT_CODES, short_help="Validate and report as run does, but send nothing.")
 @_JOB_OPTIONS
 def check(manifests: tuple[Path, ...], **options: Any) -> None:
     """Read MANIFESTS and all photos as `run` does, and write the report, but send nothing."""
     _do(manifests, options, send=False)
 
 
-@cli.command()
+@cli.command(short_help="Serve a stand-in endpoint on this machine.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
 @click.option(
     "--fault", "faults", multiple=True, metavar="RULE", help="NAME=5% of all sends, NAME@ORDER, NAME@ORDER:2."
@@ -158,7 +159,7 @@ def sandbox(port: int, faults: tuple[str, ...], seed: int, latency: float, worke
         raise BatchuploadError(f"--fault: {error}") from None
 
 
-@cli.command()
+@cli.command(short_help="Show a whole run with sample photos; needs nothing.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to put photos and report [a new temporary one].")
 @click.option("--orders", type=click.IntRange(40, 10_000), default=200, show_default=True, help="Rows of the manifest.")
 def demo(folder: Path | None, orders: int) -> None:
@@ -168,7 +169,7 @@ def demo(folder: Path | None, orders: int) -> None:
     """
     from batchupload.demo import play
 
-    _leave(play(folder, orders, click.echo))
+    _leave(play(folder, orders, click.echo, _width()))
 
 
 @cli.command()
@@ -222,7 +223,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     if options["as_json"]:
         click.echo(summary.as_json())
     elif not options["quiet"]:
-        click.echo(summary.as_text())
+        click.echo(summary.as_text(_width()))
     _leave(summary.exit_code)
 
 
@@ -246,6 +247,11 @@ def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tup
             if name != "encoding":
                 again += [option, str(options[name])]
     return load(Path(file) if file else None, os.environ, given, send=send), tuple(again)
+
+
+def _width() -> int:
+    """Columns of the screen; long lines read badly on a wide one."""
+    return max(60, min(shutil.get_terminal_size().columns, 100))
 
 
 def _log(verbosity: int) -> None:

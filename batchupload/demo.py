@@ -17,7 +17,7 @@ LATENCY = 0.03
 RATES = ("http_503=4%", "reset_in_body=3%", "accepted_then_reset=2%", "php_warning=5%", "gbk=5%", "string_code=5%")
 
 
-def play(folder: Path | None, orders: int, say: Callable[[str], None]) -> int:
+def play(folder: Path | None, orders: int, say: Callable[[str], None], width: int) -> int:
     """Run the demo and return the exit code, which is 0 where all went as it should: trouble is part of the show."""
     if folder is None:
         folder = Path(tempfile.mkdtemp(prefix="batchupload-demo-"))
@@ -32,11 +32,14 @@ def play(folder: Path | None, orders: int, say: Callable[[str], None]) -> int:
     manifest, samples = write_corpus(folder, orders)
     say(f"Starting a sandbox endpoint on this machine that fails now and then, and sending {orders} rows to it …")
     summary, url, accepted = asyncio.run(_run(manifest, samples))
-    say(summary.as_text())
+    say(summary.as_text(width))
     say(
-        f"\nThe sandbox accepted {accepted} orders and is gone now. To go on by hand, start one in another\n"
-        f"terminal with `batchupload sandbox`; then the command above sends the rest, and this one sends all again:\n"
-        f"  batchupload run {manifest} --endpoint {url}"
+        f"""
+The sandbox accepted {accepted} orders and is gone now. Where that is more than `uploaded`, an answer was
+lost on its way, and the order is called `unknown`.
+To go on by hand, start a sandbox in another terminal: batchupload sandbox
+Then the command above sends what is left, and this one sends all again:
+  batchupload run {manifest} --endpoint {url}"""
     )
     return 0 if summary.tally.rows == len(samples) and accepted >= summary.tally.outcomes[Outcome.UPLOADED] else 1
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -110,18 +111,22 @@ class Summary:
             ensure_ascii=False,
         )
 
-    def as_text(self) -> str:
-        """For people."""
+    def as_text(self, width: int) -> str:
+        """For people, in lines of `width` columns; paths and commands stay whole."""
         tally = self.tally
-        lines = [self._verdict(), ""]
+        lines = [*_wrap(self._verdict(), width), ""]
+        margin = max((len(reason) for _, reason in tally.reasons), default=0) + 13
         for outcome in Outcome:
             if not tally.outcomes[outcome]:
                 continue
             step = "" if self.checked_only and outcome is Outcome.DEFERRED else NEXT_STEP[outcome]
             lines.append(f"  {outcome:<10}{tally.outcomes[outcome]:>9,}{f'   → {step}' if step else ''}")
-            inner = [(reason, n) for (of, reason), n in tally.reasons.most_common() if of is outcome]
-            if outcome not in {Outcome.UPLOADED, Outcome.DUPLICATE}:
-                lines += [f"    {n:>7,}  {reason}: {reason.sentence}" for reason, n in inner]
+            if outcome in {Outcome.UPLOADED, Outcome.DUPLICATE}:
+                continue
+            for reason, count in [(reason, n) for (of, reason), n in tally.reasons.most_common() if of is outcome]:
+                head = f"    {count:>7,}  {reason:<{margin - 13}}  "
+                sentence = _wrap(reason.sentence, max(30, width - margin - 2))
+                lines.append(head + ("\n" + " " * (margin + 2)).join(sentence))
         rate = f"{tally.sent / self.seconds:,.1f} orders/s" if self.seconds else ""
         if not self.checked_only:
             sends = f"{tally.sent:,} orders in {tally.attempts:,} sends, {size(tally.bytes_sent)}"
@@ -129,7 +134,7 @@ class Summary:
         if self.left_out:
             lines.append(f"{self.left_out:,} rows beyond --limit were left alone; they are not in the report.")
         if self.broken:
-            lines.append(self.broken)
+            lines += _wrap(self.broken, width)
         lines.append(f"Report: {self.report}")
         if self.next_command:
             lines.append(f"Next:   {self.next_command}")
@@ -152,6 +157,10 @@ class Summary:
         again = sum(counts[outcome] for outcome in AGAIN)
         parts = [f"{person:,} need a person"] * bool(person) + [f"{again:,} another run"] * bool(again)
         return f"Finished: {rows}, " + (f"{' and '.join(parts)}." if parts else "all done.")
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def size(count: float) -> str:
