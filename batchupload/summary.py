@@ -128,9 +128,10 @@ class Summary:
                 sentence = _wrap(reason.sentence, max(30, width - margin - 2))
                 lines.append(head + ("\n" + " " * (margin + 2)).join(sentence))
         rate = f"{tally.sent / self.seconds:,.1f} orders/s" if self.seconds else ""
+        lines.append("")
         if not self.checked_only:
             sends = f"{tally.sent:,} orders in {tally.attempts:,} sends, {size(tally.bytes_sent)}"
-            lines += ["", f"Sent {sends} in {duration(self.seconds)} ({rate})."]
+            lines += [f"Sent {sends} in {duration(self.seconds)} ({rate})."]
         if self.left_out:
             lines.append(f"{self.left_out:,} rows beyond --limit were left alone; they are not in the report.")
         if self.broken:

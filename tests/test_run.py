@@ -99,7 +99,7 @@ async def test_limit_takes_the_first_rows_and_says_what_is_left(shop: Shop) -> N
         summary, report = await send(shop.manifest(), settings_for(server.url), limit=2)
     assert sorted(outcomes(report)) == orders[:2]
     assert summary.left_out == 3
-    assert "3 rows beyond --limit" in summary.as_text(100)
+    assert "3 rows beyond --limit" in summary.as_text(1000)
 
 
 async def test_a_check_sends_nothing(shop: Shop) -> None:
@@ -113,7 +113,7 @@ async def test_a_check_sends_nothing(shop: Shop) -> None:
         ("invalid", "photo_missing"): 1,
     }
     assert summary.exit_code == 1
-    assert "nothing was sent" in summary.as_text(100)
+    assert "nothing was sent" in summary.as_text(1000)
 
 
 async def test_two_manifests_make_one_report_that_can_be_sent_again(tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ async def test_a_manifest_that_grew_during_the_run_is_noticed(shop: Shop) -> Non
             file.write("HT777777,a,b,c\r\n")
         summary, _ = await running
     assert summary.exit_code == 1
-    assert "was changed during the run" in summary.as_text(100)
+    assert "was changed during the run" in summary.as_text(1000)

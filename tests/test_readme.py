@@ -1,0 +1,106 @@
+"""The README says what the program does: its examples are run, its tables compared with the code."""
+
+import asyncio
+import csv
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import Shop, batchupload, picture
+
+from batchupload.cli import EXIT_CODES, cli
+from batchupload.config import keys
+from batchupload.model import Outcome
+from batchupload.reasons import Reason
+from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+from batchupload.sheet import REPORT_COLUMNS
+from batchupload.summary import NEXT_STEP
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(name: str) -> str:
+    """The fenced text after a marker."""
+    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+def table(header: str) -> list[list[str]]:
+    """The cells of the first table with this header line."""
+    lines = README[README.index(header) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def masked(screen: str) -> str:
+    """Without what differs from run to run."""
+    screen = re.sub(r"report-\d{8}-\d{6}", "report-TIME", screen)
+    return re.sub(r"sends, .*", "sends", screen).strip()
+
+
+@pytest.fixture
+def example(shop: Shop) -> Shop:
+    """The folder of the README's example."""
+    for person in ("zhang", "li", "wang"):
+        for name in ("正面", "反面", "免冠"):
+            shop.write(f"{person}/{name}.jpg", picture(name, person))
+    shop.write("wang/免冠.jpg", b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(1000))
+    (shop.folder / "orders.csv").write_bytes(block("example: orders.csv").replace("\n", "\r\n").encode("gb18030"))
+    return shop
+
+
+def test_the_check_of_the_example_shows_what_the_readme_shows(example: Shop) -> None:
+    done = batchupload("check", "orders.csv", cwd=example.folder)
+    command, _, screen = block("example: check").partition("\n")
+    assert command == "$ batchupload check orders.csv"
+    assert masked(done.stdout) == masked(screen)
+
+
+async def test_the_run_of_the_example_shows_and_reports_what_the_readme_shows(example: Shop) -> None:
+    rules = (parse_fault("refused@HT2023111015044046892"),)
+    async with Sandbox(SandboxOptions(rules)) as server:
+        env = {"BATCHUPLOAD_ENDPOINT_URL": server.url}
+        done = await asyncio.to_thread(batchupload, "run", "orders.csv", cwd=example.folder, env=env)
+    assert masked(done.stdout) == masked(block("example: run").partition("\n")[2])
+    shown = table("| line | order_id | outcome")
+    header = README[README.index("| line | order_id | outcome") :].splitlines()[0].strip("| ").split(" | ")
+    report = next(example.folder.glob("*.report-*.csv"))
+    with report.open(encoding="utf-8-sig", newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["line"]))
+    assert [[row[name] for name in header] for row in rows] == shown
+
+
+def test_the_tables_are_those_of_the_code() -> None:
+    assert {int(code): meaning for code, meaning in table("| code | meaning |")} == EXIT_CODES
+    assert {name: step for name, _, step in table("| outcome | meaning |")} == {
+        outcome.value: NEXT_STEP[outcome] or "none" for outcome in Outcome
+    }
+    assert dict(table("| reason | what it means")) == {reason.value: reason.sentence for reason in Reason}
+
+
+def test_every_command_and_report_column_is_named() -> None:
+    assert all(f"`batchupload {name}" in README for name in cli.commands)
+    assert ", ".join(REPORT_COLUMNS) in " ".join(README.split())
+
+
+def test_every_file_of_the_package_is_in_the_architecture() -> None:
+    named = set(re.findall(r"`(\w+\.py)`", README[README.index("## Architecture") :]))
+    assert named == {path.name for path in (ROOT / "batchupload").glob("*.py")} - {"__init__.py", "__main__.py"}
+
+
+def test_every_named_setting_exists() -> None:
+    known = {".".join(map(str, key)) for key in keys()}
+    sections = "|".join({str(section) for section, _ in keys()})
+    named = set(re.findall(rf"`((?:{sections})\.\w+)[:`]", README))
+    assert named <= known | {f"{name}.py" for name in sections.split("|")}
+    assert "endpoint.url" in named
+
+
+def test_every_dependency_is_explained() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    project = tomllib.loads(text)["project"]
+    for requirement in project["dependencies"]:
+        assert re.split(r"[<>=\[]", requirement)[0] in comments
