@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from batchupload.job import Wish, execute, plan
@@ -19,6 +20,13 @@ from batchupload.samples import draw_photo
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
 from batchupload.settings import Settings
 from batchupload.summary import Summary
+
+# Load on the machine is no failure, and CI tries the same examples each time; `explore` looks for new ones.
+hypothesis.settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile("same")
 
 Report = list[dict[str, str]]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import picture
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -261,7 +261,6 @@ def test_a_bomb_is_refused_in_bounded_memory(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=2000), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", picture("face")[:400]]))
-@settings(deadline=None)
 def test_any_bytes_are_a_photo_or_a_reason(content: bytes, start: bytes) -> None:
     with suppress(PhotoError):  # and nothing else
         media_type_of(start + content)
@@ -269,7 +268,6 @@ def test_any_bytes_are_a_photo_or_a_reason(content: bytes, start: bytes) -> None
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_any_damage_gives_a_photo_or_a_reason(data: st.DataObject) -> None:
     content = bytearray(picture("face", media_type=data.draw(st.sampled_from([JPEG, PNG]))))
     for _ in range(data.draw(st.integers(1, 5))):
