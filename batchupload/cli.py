@@ -191,7 +191,7 @@ def init(file: Path) -> None:
 def main() -> None:
     """Entry point: every mistake of the user's becomes a message and exit code 2."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="batchupload", standalone_mode=False)
     except click.exceptions.Abort:
         _leave(130)
     except click.ClickException as error:
