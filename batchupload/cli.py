@@ -26,8 +26,9 @@ EXIT_CODES = {
     0: "every row is uploaded, skipped or duplicate (check: every row can be sent)",
     1: "finished, but some row needs a person or another run",
     2: "wrong usage, config or manifest: nothing was sent",
-    3: "stopped early because the endpoint is down or its address is wrong: run again",
-    5: "the report could no longer be written: sending stopped",
+    3: "stopped early: endpoint down, its address wrong, or the deadline came; run again",
+    4: "another run holds the ledger: nothing was sent",
+    5: "the ledger or the report can't be written: sending stopped",
     130: "stopped by Ctrl-C, drained",
     143: "stopped by SIGTERM, drained",
 }
@@ -40,6 +41,7 @@ SETTING_OF = {
     "endpoint": "endpoint.url",
     "photos_root": "photos.root",
     "encoding": "manifest.encoding",
+    "deadline": "pace.deadline",
 }
 
 
@@ -106,6 +108,8 @@ def cli() -> None:
 @_JOB_OPTIONS
 @click.option("--dry-run", is_flag=True, help="Send nothing; the same as `check`.")
 @click.option("--concurrency", type=int, metavar="N", help="Orders under way at once [8].")
+@click.option("--deadline", metavar="TIME", help="End by then: 06:00, or after 2h30m; the rest is deferred.")
+@click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded.")
 @click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")
 def run(manifests: tuple[Path, ...], dry_run: bool, **options: Any) -> None:
     """Send the photos of every row of MANIFESTS, and write a report.
@@ -199,7 +203,7 @@ def main() -> None:
         _leave(error.exit_code)
     except BatchuploadError as error:
         click.echo(f"batchupload: {error}", err=True)
-        _leave(2)
+        _leave(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(1)
@@ -217,7 +221,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     _log(options["verbose"])
     wish = Wish(
         paths, send, options["only"] or frozenset(), options["limit"], options["report"],
-        options["quiet"], options["verbose"] > 0, again,
+        options.get("force", False), options["quiet"], options["verbose"] > 0, again,
     )  # fmt: skip
     summary = asyncio.run(_job(wish, settings, plan, execute))
     if options["as_json"]:
@@ -244,7 +248,7 @@ def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tup
         if options.get(name) is not None:
             option = "--" + name.replace("_", "-")
             given[setting] = (option, options[name])
-            if name != "encoding":
+            if name not in {"encoding", "deadline"}:
                 again += [option, str(options[name])]
     return load(Path(file) if file else None, os.environ, given, send=send), tuple(again)
 
@@ -264,10 +268,10 @@ def _log(verbosity: int) -> None:
 def _leave(code: int) -> None:
     """Exit, also where a thread hangs in a read from a disk that does not answer."""
     for thread in threading.enumerate():
-        if thread.name.startswith("photos"):
+        if thread.name.startswith(("photos", "ledger")):
             thread.join(1.0)
     sys.stdout.flush()
     sys.stderr.flush()
-    if any(thread.name.startswith("photos") for thread in threading.enumerate()):
+    if any(thread.name.startswith(("photos", "ledger")) for thread in threading.enumerate()):
         os._exit(code)
     sys.exit(code)

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from batchupload.model import BatchuploadError
-from batchupload.settings import Settings
+from batchupload.settings import LedgerSettings, Settings
 
 ENVIRONMENT_PREFIX = "BATCHUPLOAD_"
 Path_ = tuple[str | int, ...]
@@ -125,8 +125,11 @@ def _example_of(section: type[BaseModel], indent: str) -> Iterator[str]:
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
-    """Make the file's relative paths count from its own folder."""
-    for section, name in (("photos", "root"), ("report", "folder")):
+    """Make the file's relative paths count from its own folder; the ledger is there if nothing else is said."""
+    ledger = tree.setdefault("ledger", {})
+    if isinstance(ledger, dict):
+        ledger.setdefault("path", str(LedgerSettings().path))
+    for section, name in (("photos", "root"), ("ledger", "path"), ("report", "folder")):
         inner = tree.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(name), str):
             inner[name] = str(folder / inner[name])

@@ -9,7 +9,7 @@ from batchupload.job import Wish, execute, plan
 from batchupload.model import BatchuploadError, Outcome
 from batchupload.samples import Sample, write_corpus
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
-from batchupload.settings import EndpointSettings, RetrySettings, Settings, TimeoutSettings
+from batchupload.settings import EndpointSettings, LedgerSettings, RetrySettings, Settings, TimeoutSettings
 from batchupload.summary import Summary
 
 LATENCY = 0.03
@@ -56,6 +56,7 @@ async def _run(manifest: Path, samples: list[Sample]) -> tuple[Summary, str, int
             endpoint=EndpointSettings(url=sandbox.url),
             retry=RetrySettings(base=0.3, cap=2.0),
             timeouts=TimeoutSettings(reply=5.0, progress=5.0),
+            ledger=LedgerSettings(path=manifest.parent / "batchupload.db"),
         )
         by_hand = f"http://127.0.0.1:8000{sandbox.options.path}"
         wish = Wish((manifest,), again=("--endpoint", by_hand))

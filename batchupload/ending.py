@@ -21,16 +21,24 @@ def unsent(row: Row, relation: Relation, seen: bool) -> Ending | None:
     return None
 
 
+def already_uploaded(order: Order) -> Ending:
+    """The ending of an order whose photos the endpoint has."""
+    return Ending(order.row, Outcome.SKIPPED, Reason.ALREADY_UPLOADED, f"run {order.standing.uploaded_run}")
+
+
 def after_last_attempt(order: Order, seconds: float, exhausted: bool) -> Ending:
     """The ending of an order that gets no further attempt; `exhausted` where it has had all of them."""
     last = order.attempts[-1].finding
     match last.verdict:
         case Verdict.ACCEPTED:
-            return _ending(order, seconds, Outcome.UPLOADED, last.reason)
+            changed = order.standing.uploaded not in {None, order.digest}
+            return _ending(order, seconds, Outcome.UPLOADED, Reason.ACCEPTED_CHANGED if changed else last.reason)
         case Verdict.REJECTED:
             return _ending(order, seconds, Outcome.REJECTED, last.reason)
     if doubtful := _doubtful(order):
         return _ending(order, seconds, Outcome.UNKNOWN, doubtful.finding.reason)
+    if order.standing.doubtful_run:
+        return _ending(order, seconds, Outcome.UNKNOWN, last.reason)
     if last.verdict is Verdict.MISADDRESSED or exhausted:
         return _ending(order, seconds, Outcome.FAILED, last.reason)
     return _ending(order, seconds, Outcome.DEFERRED, Reason.ORDER_TIME_LIMIT)
@@ -38,7 +46,7 @@ def after_last_attempt(order: Order, seconds: float, exhausted: bool) -> Ending:
 
 def not_tried_again(order: Order, seconds: float, reason: Reason, detail: str = "") -> Ending:
     """The ending of an order that is left before its end, for a `reason` that lies outside it."""
-    doubtful = _doubtful(order)
+    doubtful = _doubtful(order) or order.standing.doubtful_run
     return _ending(order, seconds, Outcome.UNKNOWN if doubtful else Outcome.DEFERRED, reason, detail)
 
 
@@ -47,7 +55,8 @@ def unusable(order: Order, seconds: float, problem: Problem) -> Ending:
     if order.attempts:
         detail = problem.detail if problem.reason is Reason.PHOTO_CHANGED else f"{problem.reason} {problem.detail}"
         return not_tried_again(order, seconds, Reason.PHOTO_CHANGED, detail.strip())
-    return _ending(order, seconds, Outcome.INVALID, problem.reason, problem.detail)
+    outcome = Outcome.UNKNOWN if order.standing.doubtful_run else Outcome.INVALID
+    return _ending(order, seconds, outcome, problem.reason, problem.detail)
 
 
 def _doubtful(order: Order) -> Attempt | None:
@@ -57,12 +66,15 @@ def _doubtful(order: Order) -> Attempt | None:
 
 def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, detail: str = "") -> Ending:
     trail = _trail(order.attempts) if len(order.attempts) > 1 else ""
+    earlier = ""
+    if outcome is Outcome.UNKNOWN and order.standing.doubtful_run:
+        earlier = f"run {order.standing.doubtful_run} sent it, and what became of that is not known"
     started: datetime | None = order.attempts[0].started_at if order.attempts else None
     return Ending(
         order.row,
         outcome,
         reason,
-        "; ".join(part for part in (detail, trail) if part),
+        "; ".join(part for part in (detail, earlier, trail) if part),
         order.attempts,
         started,
         seconds if order.attempts else 0.0,

@@ -5,19 +5,22 @@ import itertools
 import logging
 import signal
 import sys
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from batchupload.deadline import seconds_until
 from batchupload.endpoint import Endpoint
+from batchupload.ledger import LedgerError, open_ledger
 from batchupload.manifest import Layout, ManifestError, open_manifest, read_rows
-from batchupload.model import Ending, OwnColumn, Row
+from batchupload.model import OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, watch
 from batchupload.reasons import Reason
+from batchupload.recorder import Recorder
 from batchupload.report import Report, common_root, report_path
 from batchupload.settings import Settings
 from batchupload.stop import Stop
@@ -37,6 +40,8 @@ class Wish:
     """Outcomes of an earlier report to take; empty for all rows."""
     limit: int | None = None
     report: Path | None = None
+    force: bool = False
+    """Whether to send also what the ledger knows as uploaded."""
     quiet: bool = False
     verbose: bool = False
     again: tuple[str, ...] = ()
@@ -53,21 +58,6 @@ class Plan:
     survey: Survey
 
 
-class Bookkeeper:
-    """Takes each ending to the report and the tally, in this order: what is counted is written."""
-
-    def __init__(self, report: Report, tally: Tally) -> None:
-        self._report = report
-        self._tally = tally
-
-    async def record(self, endings: list[Ending]) -> None:
-        """Write and count. Raises `OSError`."""
-        await self._report.record(endings)
-        for ending in endings:
-            self._tally.add(ending)
-            log.info("line %d, %s: %s, %s", ending.row.line, ending.row.order_id, ending.outcome, ending.reason)
-
-
 def plan(wish: Wish, settings: Settings) -> Plan:
     """Read the manifests once, so that nothing is sent before all of them are known. Raises `ManifestError`."""
     layouts = tuple(open_manifest(path, settings.manifest) for path in wish.manifests)
@@ -80,7 +70,7 @@ def plan(wish: Wish, settings: Settings) -> Plan:
 
 
 async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
-    """Do the run. Raises `ReportError` where its report can't be begun; then nothing was sent."""
+    """Do the run. Raises `ReportError` or `LedgerError` where it can't be begun; then nothing was sent."""
     began = datetime.now().astimezone()
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -89,34 +79,67 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     stop, tally = Stop(), Tally()
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:
-        report = await stack.enter_async_context(Report(path, manifests, _own(plan.layouts), settings.photos.root))
+        ledger = stack.enter_context(open_ledger(settings.ledger.path)) if wish.send else None
+        died = ledger.last_run() if ledger else None
+        replaces = died is not None and died.was(manifests, path)
+        report = Report(path, manifests, _own(plan.layouts), settings.photos.root, replaces=replaces)
+        await stack.enter_async_context(report)
         endpoint = None
-        if wish.send:
+        if ledger:
+            try:
+                await ledger.start_run(began, settings.endpoint.url, manifests, path)
+            except LedgerError:
+                path.unlink()
+                raise
             endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts))
         pace = Pace(settings.pace, settings.retry, stop, loop.time)
-        pipeline = Pipeline(settings, plan.survey, endpoint, pace, stop, Bookkeeper(report, tally))
-        display = display_for(total, quiet=wish.quiet, verbose=wish.verbose)
+        recorder = Recorder(ledger, report, tally, stop)
+        pipeline = Pipeline(settings, plan.survey, endpoint, pace, stop, recorder, force=wish.force)
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
-        watching = asyncio.ensure_future(watch(display, tally, total, lambda: _note(pace, stop))) if display else None
-        try:
+        display = display_for(total, quiet=wish.quiet, verbose=wish.verbose)
+        async with _beside(
+            watch(display, tally, total, lambda: _note(pace, stop)) if display else None,
+            _deadline(settings, stop, began),
+        ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
-        finally:
-            if watching:
-                watching.cancel()
-                await asyncio.wait({watching})
-    for ending in pipeline.unrecorded:
+        summary = Summary(
+            tally,
+            loop.time() - started,
+            path,
+            not wish.send,
+            plan.survey.rows - total,
+            recorder.lost or stop.cause,
+            stop.signal,
+            str(pipeline.broken) if pipeline.broken else _changed(plan),
+            _again(wish, settings, path, manifests),
+            ledger.run if ledger else None,
+            died.told(replaced=replaces) if died else "",
+        )
+        if ledger and recorder.lost is not Reason.LEDGER_LOST:
+            try:
+                await ledger.end_run(datetime.now().astimezone(), summary.as_json())
+            except LedgerError as error:
+                log.error("%s", error)
+                summary = replace(summary, stopped=Reason.LEDGER_LOST)
+    for ending in recorder.unreported:
         sys.stderr.write(f"not in the report: {ending.row.order_id}: {ending.outcome}, {ending.reason}\n")
-    return Summary(
-        tally,
-        loop.time() - started,
-        path,
-        not wish.send,
-        plan.survey.rows - total,
-        stop.cause,
-        stop.signal,
-        str(pipeline.broken) if pipeline.broken else _changed(plan),
-        _again(wish, settings, path, manifests),
-    )
+    return summary
+
+
+def _deadline(settings: Settings, stop: Stop, now: datetime) -> Coroutine[None, None, None] | None:
+    if settings.pace.deadline is None:
+        return None
+    return stop.at_deadline(seconds_until(settings.pace.deadline, now), settings.timeouts.drain)
+
+
+@asynccontextmanager
+async def _beside(*companions: Coroutine[None, None, None] | None) -> AsyncGenerator[None, None]:
+    """Have these go on while the block does, and end with it."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(companion) for companion in companions if companion]
+        yield
+        for task in tasks:
+            task.cancel()
 
 
 def _rows(layouts: Sequence[Layout], wish: Wish, settings: Settings) -> Iterator[Row]:

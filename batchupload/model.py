@@ -16,7 +16,9 @@ OwnColumn = tuple[str, int]
 
 
 class BatchuploadError(Exception):
-    """Wrong usage, config or manifest: the message says what is wrong and what to do; exit code 2."""
+    """Wrong usage, config or manifest: the message says what is wrong and what to do."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class PhotoSet:
 
     photos: tuple[Photo, ...]
     digest: bytes
-    """XXH3-128 over the digests of the photos in their order: equal digests mean the same photos."""
+    """XXH3-128 of each photo, one behind the other: equal digests mean the same photos."""
 
     @property
     def size(self) -> int:
@@ -154,6 +156,28 @@ class Attempt:
     finding: Finding
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What earlier runs left of an order at the endpoint."""
+
+    uploaded: bytes | None = None
+    """Digest of the photos that are known to be there."""
+    uploaded_run: int | None = None
+    doubtful_run: int | None = None
+    """The run whose attempt may have been accepted without our knowing, where nothing has settled it since."""
+
+    def after(self, verdict: Verdict, digest: bytes, run: int) -> "Standing":
+        """The standing after one more attempt with the photos of `digest`."""
+        match verdict:
+            case Verdict.ACCEPTED:
+                return Standing(digest, run)
+            case Verdict.REJECTED:
+                return Standing(self.uploaded, self.uploaded_run)
+            case Verdict.AMBIGUOUS if digest != self.uploaded:
+                return Standing(doubtful_run=run)
+        return self
+
+
 class Outcome(StrEnum):
     """The eight things that can become of a row; see the README's table of outcomes."""
 
@@ -199,6 +223,7 @@ class Order:
     """A row on its way through the pipeline, between attempts."""
 
     row: Row
+    standing: Standing = Standing()
     attempts: tuple[Attempt, ...] = ()
     digest: bytes | None = None
     """Digest of the photo set of the first attempt; a later attempt must have the same."""

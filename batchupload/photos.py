@@ -53,32 +53,35 @@ class FilesExhaustedError(Exception):
 
 
 def load_photos(
-    paths: Mapping[str, str], folder: Path, settings: PhotoSettings, known_digest: bytes | None = None
+    paths: Mapping[str, str], folder: Path, settings: PhotoSettings, trusted: bytes | None = None
 ) -> PhotoSet | Problem:
     """Read and validate the photos of one order.
 
-    Paths are relative to `settings.root`, or else to `folder`. With `known_digest`, that of photos validated before,
-    they are not decoded again but must be the same. Raises `FilesExhaustedError`.
+    Paths are relative to `settings.root`, or else to `folder`. A set with the digest `trusted`, which was validated
+    before, is not decoded again. Raises `FilesExhaustedError`.
     """
-    photos = []
+    photos: list[Photo] = []
     for field, path in paths.items():
         try:
             content = read_photo(path, settings.root or folder, settings)
-            media_type = media_type_of(content)
-            if known_digest is None:
-                validate(content, settings)
+            photos.append(Photo(field, content, media_type_of(content)))
         except PhotoError as error:
-            detail = f"{field}: {error.problem.detail}" if error.problem.detail else field
-            return Problem(error.problem.reason, detail)
-        photos.append(Photo(field, content, media_type))
+            return _problem(field, error)
     digests = [xxh3_128_digest(photo.content) for photo in photos]
     for at, photo in enumerate(photos):
         if digests[at] in digests[:at]:
             return Problem(Reason.PHOTO_REPEATED, f"{photos[digests.index(digests[at])].field} and {photo.field}")
-    photo_set = PhotoSet(tuple(photos), xxh3_128_digest(b"".join(digests)))
-    if known_digest is not None and photo_set.digest != known_digest:
-        return Problem(Reason.PHOTO_CHANGED, "")
+    photo_set = PhotoSet(tuple(photos), b"".join(digests))
+    for photo in photos if photo_set.digest != trusted else ():
+        try:
+            validate(photo.content, settings)
+        except PhotoError as error:
+            return _problem(photo.field, error)
     return photo_set
+
+
+def _problem(field: str, error: PhotoError) -> Problem:
+    return Problem(error.problem.reason, f"{field}: {error.problem.detail}" if error.problem.detail else field)
 
 
 def read_photo(path: str, root: Path, settings: PhotoSettings) -> bytes:

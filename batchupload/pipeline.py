@@ -7,15 +7,16 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from batchupload.ending import after_last_attempt, not_tried_again, unsent, unusable
+from batchupload.ending import after_last_attempt, already_uploaded, not_tried_again, unsent, unusable
 from batchupload.endpoint import Endpoint, MultipartBody
 from batchupload.manifest import ManifestError
-from batchupload.model import Attempt, Ending, Finding, Order, Outcome, PhotoSet, Problem, Row, Verdict
+from batchupload.model import Attempt, Ending, Finding, Order, Outcome, PhotoSet, Problem, Row, Standing, Verdict
 from batchupload.pace import Pace
 from batchupload.photos import FilesExhaustedError, load_photos
 from batchupload.reasons import Reason
+from batchupload.recorder import Recorder
 from batchupload.retry import RetryPolicy
 from batchupload.settings import Settings
 from batchupload.stop import InterruptedAttemptError, Stop
@@ -31,18 +32,19 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Recorder(Protocol):
-    """Takes each ending, once."""
-
-    async def record(self, endings: list[Ending]) -> None:
-        """Write them down. Raises `OSError` where that is no longer possible."""
-
-
 class Pipeline:
     """One run over the rows. `endpoint` is None where nothing is to be sent."""
 
     def __init__(
-        self, settings: Settings, survey: Survey, endpoint: Endpoint | None, pace: Pace, stop: Stop, recorder: Recorder
+        self,
+        settings: Settings,
+        survey: Survey,
+        endpoint: Endpoint | None,
+        pace: Pace,
+        stop: Stop,
+        recorder: Recorder,
+        *,
+        force: bool = False,
     ) -> None:
         self._settings = settings
         self._survey = survey
@@ -50,6 +52,7 @@ class Pipeline:
         self._pace = pace
         self._stop = stop
         self._recorder = recorder
+        self._force = force
         self._retry = RetryPolicy(settings.retry)
         self._queue: asyncio.Queue[Order | None] = asyncio.Queue(2 * settings.pace.concurrency)
         self._endings: asyncio.Queue[Ending | None] = asyncio.Queue(ROWS_AT_ONCE)
@@ -57,8 +60,6 @@ class Pipeline:
         self._readers = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), "photos")
         self.broken: ManifestError | None = None
         """Why the manifests could not be read to their end, if so."""
-        self.unrecorded: list[Ending] = []
-        """Endings with attempts that the recorder could no longer write."""
 
     async def run(self, rows: Iterator[Row]) -> None:
         """Bring every row to its ending."""
@@ -81,11 +82,12 @@ class Pipeline:
     async def _feed(self, rows: Iterator[Row]) -> None:
         seen: set[int] = set()
         while batch := await self._read(rows):
+            standings = await self._recorder.standings([row.order_id for row in batch if not row.problem])
             for row in batch:
                 ending = unsent(row, self._survey.relation(row), order_key(row) in seen)
                 if ending is None and order_key(row) in self._survey.repeated:
                     seen.add(order_key(row))
-                order = Order(row)
+                order = Order(row, standings.get(row.order_id, Standing()))
                 if ending is None and self._stop.cause:
                     ending = not_tried_again(order, 0.0, self._stop.cause)
                 if ending:
@@ -141,10 +143,16 @@ class Pipeline:
             return unusable(order, self._elapsed(order), photo_set)
         if self._endpoint is None:
             return Ending(order.row, Outcome.DEFERRED, Reason.NOT_SENT)
+        if not order.attempts and photo_set.digest == order.standing.uploaded and not self._force:
+            return already_uploaded(order)
         turn = await self._pace.turn(first=not order.attempts)
         if turn is None:
             return self._left(order, self._stop.cause or Reason.STOPPED)
-        attempt = await self._attempt(order, photo_set, self._endpoint)
+        started_at = datetime.now(UTC).astimezone()
+        if not await self._recorder.begin(order, photo_set.digest, started_at):
+            return self._left(order, Reason.LEDGER_LOST)
+        attempt = await self._attempt(order, photo_set, self._endpoint, started_at)
+        self._recorder.ended(order, attempt)
         self._pace.learn(turn, attempt.finding)
         order = order.after(attempt, photo_set.digest)
         elapsed = self._elapsed(order)
@@ -156,19 +164,22 @@ class Pipeline:
         return order, delay
 
     async def _load(self, order: Order) -> PhotoSet | Problem:
-        row, settings = order.row, self._settings.photos
+        row, settings, trusted = order.row, self._settings.photos, order.digest or order.standing.uploaded
         async with self._stop.interruptible():
-            return await self._off_loop(lambda: load_photos(row.photos, row.manifest.parent, settings, order.digest))
+            found = await self._off_loop(lambda: load_photos(row.photos, row.manifest.parent, settings, trusted))
+        if isinstance(found, PhotoSet) and order.digest not in {None, found.digest}:
+            return Problem(Reason.PHOTO_CHANGED, "")
+        return found
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         """Do the blocking `work` in a thread. Raises `TimeoutError` where a disk does not answer."""
         async with asyncio.timeout(self._settings.timeouts.photos):
             return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
-    async def _attempt(self, order: Order, photo_set: PhotoSet, endpoint: Endpoint) -> Attempt:
+    async def _attempt(self, order: Order, photo_set: PhotoSet, endpoint: Endpoint, started_at: datetime) -> Attempt:
         settings, loop = self._settings, asyncio.get_running_loop()
         body: MultipartBody = endpoint.prepare(order.row.order_id, photo_set)
-        started_at, began = datetime.now(UTC).astimezone(), loop.time()
+        began = loop.time()
         try:
             async with self._stop.interruptible():
                 answer = await endpoint.send(body, settings.retry.order_limit - self._elapsed(order))
@@ -193,20 +204,11 @@ class Pipeline:
 
     async def _record(self) -> None:
         """Hand the endings on, as many at once as there are."""
-        writable = True
         ended = False
         while not ended:
             batch = [await self._endings.get()]
             while not self._endings.empty():
                 batch.append(self._endings.get_nowait())
             ended = batch[-1] is None
-            endings = [ending for ending in batch if ending]
-            try:
-                if writable and endings:
-                    await self._recorder.record(endings)
-            except OSError as error:
-                log.error("The report can't be written any more (%s): sending stops.", error.strerror)
-                writable = False
-                self._stop.ask(Reason.REPORT_LOST)
-            if not writable:
-                self.unrecorded += [ending for ending in endings if ending.attempts]
+            if endings := [ending for ending in batch if ending]:
+                await self._recorder.record(endings)

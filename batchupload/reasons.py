@@ -17,6 +17,12 @@ class Reason(StrEnum):
 
     # uploaded
     ACCEPTED = "accepted", "The endpoint accepted the photos."
+    ACCEPTED_CHANGED = (
+        "accepted_changed",
+        "The endpoint accepted the photos; they differ from those an earlier run had uploaded.",
+    )
+    # skipped
+    ALREADY_UPLOADED = "already_uploaded", "An earlier run uploaded these same photos; --force sends them again."
     # duplicate
     REPEATED_ROW = (
         "repeated_row",
@@ -114,6 +120,8 @@ class Reason(StrEnum):
     STOPPED = "stopped", "The run was stopped before this order was done: run again."
     ENDPOINT_DOWN = "endpoint_down", "The run ended early because the endpoint is down: run again later."
     ADDRESS_REFUSED = "address_refused", "The run ended early because the address is wrong: correct it and run again."
+    DEADLINE = "deadline", "The run ended early because its deadline came: run again."
+    LEDGER_LOST = "ledger_lost", "The run ended early because its ledger could no longer be written: see the disk."
     REPORT_LOST = "report_lost", "The run ended early because its report could no longer be written."
     ORDER_TIME_LIMIT = "order_time_limit", "The order's time (retry.order_limit) ran out between attempts: run again."
     PHOTO_READ_TIMEOUT = "photo_read_timeout", "Reading the photos took too long: check the disk or share, run again."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import aiofiles
 
@@ -39,10 +39,22 @@ def common_root(manifests: Iterable[Path], root: Path | None) -> Path:
 
 
 class Report:
-    """The report file of one run, an async context manager; new, and readable by its owner only."""
+    """The report file of one run, an async context manager; new, and readable by its owner only.
 
-    def __init__(self, path: Path, manifests: Sequence[Path], own: Sequence[OwnColumn], root: Path | None) -> None:
+    `replaces` lets it take the place of an incomplete one of the same name.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        manifests: Sequence[Path],
+        own: Sequence[OwnColumn],
+        root: Path | None,
+        *,
+        replaces: bool = False,
+    ) -> None:
         self.path = path
+        self._mode: Literal["wb", "xb"] = "wb" if replaces else "xb"
         self._several = len(manifests) > 1
         self._own = own
         self._root = root
@@ -52,7 +64,7 @@ class Report:
     async def __aenter__(self) -> Self:
         """Create the file with its header. Raises `ReportError`."""
         try:
-            self._file = await aiofiles.open(self.path, "xb", buffering=0, opener=_private)
+            self._file = await aiofiles.open(self.path, self._mode, buffering=0, opener=_private)
         except FileExistsError:
             raise ReportError(f"{self.path}: this file exists. Name another with --report, or remove it.") from None
         except OSError as error:
@@ -70,7 +82,7 @@ class Report:
     ) -> None:
         await self._file.close()
 
-    async def record(self, endings: list[Ending]) -> None:
+    async def record(self, endings: Sequence[Ending]) -> None:
         """Add a row for each. Raises `OSError`; then none of them is in the file."""
         await self._write(_lines(self._cells(ending) for ending in endings))
 

@@ -1,11 +1,14 @@
 """The typed model of every setting: its default, what is allowed, and one line on what it does."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from batchupload.deadline import seconds_until
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -187,6 +190,16 @@ class PaceSettings(Section):
     patience: Annotated[float, Field(ge=0, le=86400)] = Field(
         900.0, description="Seconds of probing after which a run ends where the endpoint had answered before."
     )
+    deadline: str | None = Field(
+        None, description="Time of day such as 06:00, or a duration such as 2h30m, by which a run is to end."
+    )
+
+    @field_validator("deadline")
+    @classmethod
+    def _readable(cls, text: str | None) -> str | None:
+        if text is not None:
+            seconds_until(text, datetime.now(UTC))
+        return text
 
 
 class RetrySettings(Section):
@@ -231,6 +244,15 @@ class ReportSettings(Section):
     folder: Path | None = Field(None, description="Folder of the reports; null is the (first) manifest's own folder.")
 
 
+class LedgerSettings(Section):
+    """Where the ledger is."""
+
+    path: Path = Field(
+        Path("batchupload.db"),
+        description="Ledger of what is known as sent; beside this file, without one in the present folder.",
+    )
+
+
 class Settings(Section):
     """Every setting, checked."""
 
@@ -240,4 +262,5 @@ class Settings(Section):
     pace: PaceSettings = Field(PaceSettings(), description="How many at once, and when to give up.")
     retry: RetrySettings = Field(RetrySettings(), description="When an attempt is made again.")
     timeouts: TimeoutSettings = Field(TimeoutSettings(), description="The end of every wait, in seconds.")
+    ledger: LedgerSettings = Field(LedgerSettings(), description="Where the ledger is.")
     report: ReportSettings = Field(ReportSettings(), description="Where the report goes.")

@@ -52,6 +52,14 @@ class Stop:
         await asyncio.sleep(seconds)
         self.now()
 
+    async def at_deadline(self, seconds: float, drain: float) -> None:
+        """Ask so early that what is under way, given its `drain` seconds, ends in this many `seconds`."""
+        drain = min(drain, seconds / 2)
+        if not await self.sleep(seconds - drain):
+            self.ask(Reason.DEADLINE)
+            await asyncio.sleep(drain)
+            self.now()
+
     @asynccontextmanager
     async def interruptible(self) -> AsyncGenerator[None, None]:
         """A scope that the end of the drain time breaks with `InterruptedAttemptError`."""

@@ -23,7 +23,8 @@ NEXT_STEP = {
     Outcome.UNKNOWN: "run again, or look at the order",
     Outcome.DEFERRED: "run again",
 }
-STOPPED_EARLY = frozenset({Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED})
+STOPPED_EARLY = frozenset({Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.DEADLINE})
+RECORDS_LOST = frozenset({Reason.LEDGER_LOST, Reason.REPORT_LOST})
 
 
 @dataclass(slots=True)
@@ -65,11 +66,15 @@ class Summary:
     """Why the manifests were not read to their end, if so."""
     again: Sequence[str] = ()
     """The command that does again what is worth it."""
+    run: int | None = None
+    """Its number in the ledger; None where nothing was to be sent."""
+    died: str = ""
+    """What is to be said of the run before, where that did not come to its end."""
 
     @property
     def exit_code(self) -> int:
         """As the README's table has it."""
-        if self.stopped is Reason.REPORT_LOST:
+        if self.stopped in RECORDS_LOST:
             return 5
         if self.signal:
             return 128 + self.signal
@@ -82,8 +87,10 @@ class Summary:
     @property
     def next_command(self) -> str:
         """What to type next, or nothing."""
+        if self.stopped is Reason.REPORT_LOST:
+            return ""
         worth_it = self.checked_only or any(self.tally.outcomes[outcome] for outcome in AGAIN)
-        return shlex.join(self.again) if worth_it and self.exit_code != 5 else ""
+        return shlex.join(self.again) if worth_it else ""
 
     def as_json(self) -> str:
         """For machines, on one line."""
@@ -94,6 +101,7 @@ class Summary:
         return json.dumps(
             {
                 "exit_code": self.exit_code,
+                "run": self.run,
                 "rows": tally.rows,
                 "outcomes": {outcome.value: tally.outcomes[outcome] for outcome in Outcome},
                 "reasons": reasons,
@@ -136,6 +144,8 @@ class Summary:
             lines.append(f"{self.left_out:,} rows beyond --limit were left alone; they are not in the report.")
         if self.broken:
             lines += _wrap(self.broken, width)
+        if self.died:
+            lines += _wrap(self.died, width)
         lines.append(f"Report: {self.report}")
         if self.next_command:
             lines.append(f"Next:   {self.next_command}")

@@ -18,7 +18,7 @@ from batchupload.job import Wish, execute, plan
 from batchupload.model import PHOTO_FIELDS
 from batchupload.samples import draw_photo
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
-from batchupload.settings import Settings
+from batchupload.settings import LedgerSettings, Settings
 from batchupload.summary import Summary
 
 # Load on the machine is no failure, and CI tries the same examples each time; `explore` looks for new ones.
@@ -87,6 +87,9 @@ def settings_for(url: str, **changes: Mapping[str, Any]) -> Settings:
 
 async def send(manifest: Path, settings: Settings, **wishes: Any) -> tuple[Summary, Report]:
     """One run in this process, and its report."""
+    if "path" not in settings.ledger.model_fields_set:
+        ledger = LedgerSettings(path=manifest.parent / "batchupload.db")
+        settings = settings.model_copy(update={"ledger": ledger})
     wish = Wish((manifest,), **{"quiet": True, **wishes})
     async with asyncio.timeout(60):
         summary = await execute(wish, settings, plan(wish, settings))

@@ -185,12 +185,12 @@ async def test_the_config_names_manifests_endpoint_and_folders(shop: Shop) -> No
             f"endpoint: {{url: '{server.url}'}}\nmanifest: {{paths: [export/failed.csv]}}\n"
             "photos: {root: .}\nreport: {folder: reports}\n"
         )
-        for way in ([], ["--config", "config.yaml"]):
+        for way in ([], ["--force", "--config", "config.yaml"]):
             done = await asyncio.to_thread(batchupload, "run", *way, cwd=shop.folder)
             assert done.returncode == 0, done.stdout + done.stderr
         elsewhere = shop.folder / "export"
         env = {"BATCHUPLOAD_CONFIG": str(shop.folder / "config.yaml")}
-        done = await asyncio.to_thread(batchupload, "run", cwd=elsewhere, env=env)
+        done = await asyncio.to_thread(batchupload, "run", "--force", cwd=elsewhere, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((shop.folder / "reports").iterdir())) == 3
     assert {len(taken) for taken in server.accepted.values()} == {3}

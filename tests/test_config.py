@@ -33,7 +33,8 @@ def test_the_example_is_generated_from_the_code() -> None:
 
 def test_the_example_holds_every_key_with_its_default(tmp_path: Path) -> None:
     loaded = load(config(tmp_path, example()), {}, {}, send=False)
-    assert loaded.model_dump(exclude={"endpoint"}) == Settings().model_dump(exclude={"endpoint"})
+    assert loaded.model_dump(exclude={"endpoint", "ledger"}) == Settings().model_dump(exclude={"endpoint", "ledger"})
+    assert loaded.ledger.path == tmp_path / Settings().ledger.path
     tree = yaml.safe_load(example())
     assert {(section, key) for section in tree for key in tree[section]} == set(keys())
 

@@ -231,15 +231,16 @@ def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     assert isinstance(found, Problem)
 
 
-def test_a_retry_must_find_the_same_photos(tmp_path: Path) -> None:
-    first = load(tmp_path, PhotoSettings())
+def test_what_was_validated_before_is_not_decoded_again(tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(picture("face")[:-40])
+    first = load(tmp_path, with_settings(validate="off"), face="cut.jpg")
     assert isinstance(first, PhotoSet)
-    paths = {name: f"good-{name}.jpg" for name in ("face", "back", "hand")}
+    paths = {"face": "cut.jpg", "back": "good-back.jpg", "hand": "good-hand.jpg"}
     assert load_photos(paths, tmp_path, PhotoSettings(), first.digest) == first
-    (tmp_path / "good-face.jpg").write_bytes(picture("other"))
+    (tmp_path / "good-hand.jpg").write_bytes(picture("other"))
     found = load_photos(paths, tmp_path, PhotoSettings(), first.digest)
     assert isinstance(found, Problem)
-    assert found.reason == "photo_changed"
+    assert found.reason == "photo_truncated"
 
 
 def test_a_bomb_is_refused_in_bounded_memory(tmp_path: Path) -> None:

@@ -1,16 +1,18 @@
 """The report file: private, complete, harmless to spreadsheets; and what happens where it can't be written."""
 
+import asyncio
 import csv
 import json
 import os
 import resource
+import signal
 import stat
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Shop, command, environment, read_report, send, send_to_sandbox, settings_for
+from conftest import Shop, command, environment, outcomes, read_report, send, send_to_sandbox, settings_for
 
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
@@ -80,34 +82,61 @@ async def test_reports_of_one_second_have_names_of_their_own(shop: Shop, tmp_pat
     assert len(names) == 3
 
 
-async def test_a_full_disk_stops_the_sending_and_loses_nothing(shop: Shop) -> None:
-    orders = shop.orders(400)
-    manifest = shop.manifest()
-    report = shop.folder / "report.csv"
+async def run_on_a_small_disk(shop: Shop, server: Sandbox, largest_file: int) -> "subprocess.CompletedProcess[str]":
+    """A run whose files can't grow beyond so many bytes."""
 
     def few_bytes() -> None:
-        import signal
-
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    import asyncio
+    return await asyncio.to_thread(
+        subprocess.run,
+        command("run", "orders.csv", "--endpoint", server.url, "--report", "report.csv", "--json"),
+        cwd=shop.folder, env=environment(), capture_output=True, text=True, timeout=60,
+        preexec_fn=few_bytes, check=False,
+    )  # fmt: skip
 
+
+async def test_where_the_report_can_not_grow_sending_stops_and_all_that_was_sent_is_told(shop: Shop) -> None:
+    orders = shop.orders(100)
+    shop.rows = [[*row, "note" if row is shop.rows[0] else "x" * 100_000] for row in shop.rows]
+    shop.manifest()
     async with Sandbox(SandboxOptions(latency=0.005)) as server:
-        done = await asyncio.to_thread(
-            subprocess.run,
-            command("run", manifest, "--endpoint", server.url, "--report", report, "--json"),
-            env=environment(), capture_output=True, text=True, timeout=60, preexec_fn=few_bytes, check=False,
-        )  # fmt: skip
-        accepted = set(server.accepted)
+        done = await run_on_a_small_disk(shop, server, 2_000_000)
+    accepted = set(server.accepted)
     assert done.returncode == 5
     assert "The report can't be written any more" in done.stderr
-    written = read_report(report)
+    written = read_report(shop.folder / "report.csv")
     assert all(None not in row.values() for row in written)
     told = {line.split(": ")[1] for line in done.stderr.splitlines() if line.startswith("not in the report")}
     assert {row["order_id"] for row in written} | told == accepted
     assert 0 < len(accepted) < len(orders)
     assert json.loads(done.stdout)["exit_code"] == 5
+
+
+async def test_where_the_ledger_can_not_grow_sending_stops_and_the_report_has_all(shop: Shop) -> None:
+    orders = shop.orders(100)
+    shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.005)) as server:
+        done = await run_on_a_small_disk(shop, server, 200_000)
+    assert done.returncode == 5
+    assert "the ledger can't be written any more" in done.stderr
+    report = read_report(shop.folder / "report.csv")
+    assert sorted(row["order_id"] for row in report) == orders
+    endings = outcomes(report)
+    assert {order for order, ending in endings.items() if ending == ("uploaded", "accepted")} == set(server.accepted)
+    assert set(endings.values()) == {("uploaded", "accepted"), ("deferred", "ledger_lost")}
+
+
+async def test_where_no_ledger_can_be_made_nothing_is_sent(shop: Shop) -> None:
+    shop.orders(1)
+    shop.manifest()
+    async with Sandbox() as server:
+        done = await run_on_a_small_disk(shop, server, 5_000)
+    assert done.returncode == 5
+    assert "the ledger can't be made" in done.stderr
+    assert server.stats()["requests"] == 0
+    assert not (shop.folder / "report.csv").exists()
 
 
 def summary_of(outcomes: dict[Outcome, int], **more: Any) -> Summary:

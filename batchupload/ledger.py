@@ -1,0 +1,346 @@
+"""What is known, durably: every run, attempt and outcome is in here before it is claimed anywhere else."""
+
+import asyncio
+import json
+import os
+import sqlite3
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import filelock
+
+from batchupload import __version__
+from batchupload.model import Attempt, BatchuploadError, Ending, Order, Standing, Verdict
+
+APPLICATION_ID = 0x62617570
+"""`baup` in the file's header says whose database it is."""
+BUSY_SECONDS = 10.0
+"""How long a lock of another program on the database is waited for."""
+COMMIT_SECONDS = 60.0
+"""The longest a commit may take; a disk that takes longer is given up."""
+MIGRATIONS = (
+    """
+CREATE TABLE runs (
+  id INTEGER PRIMARY KEY,
+  started_at TEXT NOT NULL,  -- ISO 8601 with offset, as in the report
+  ended_at TEXT,             -- NULL while it goes on, and where it died
+  pid INTEGER NOT NULL,
+  version TEXT NOT NULL,
+  endpoint TEXT NOT NULL,    -- an order is known as uploaded to one endpoint
+  manifests TEXT NOT NULL,   -- JSON array of paths
+  report TEXT NOT NULL,
+  summary TEXT               -- JSON as `run --json` shows it
+);
+CREATE TABLE attempts (
+  order_id TEXT NOT NULL,
+  run INTEGER NOT NULL REFERENCES runs,
+  number INTEGER NOT NULL,
+  photos BLOB NOT NULL,      -- XXH3-128 of each photo, one behind the other
+  started_at REAL NOT NULL,  -- Unix time
+  seconds REAL,              -- NULL, as all below, while it is under way, and where the run died then
+  bytes_sent INTEGER,
+  verdict TEXT,
+  reason TEXT,
+  http_status INTEGER,
+  code TEXT,
+  message TEXT,
+  PRIMARY KEY (order_id, run, number)
+) WITHOUT ROWID;
+CREATE TABLE outcomes (
+  run INTEGER NOT NULL REFERENCES runs,
+  manifest INTEGER NOT NULL, -- its place in runs.manifests
+  line INTEGER NOT NULL,
+  order_id TEXT NOT NULL,
+  outcome TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  PRIMARY KEY (run, manifest, line)
+) WITHOUT ROWID;
+""",
+)
+"""Each brings the schema from the version that is its place to the next; none is ever changed."""
+BEGIN = "INSERT INTO attempts (order_id, run, number, photos, started_at) VALUES (?, ?, ?, ?, ?)"
+ENDED = (
+    "UPDATE attempts SET seconds = ?, bytes_sent = ?, verdict = ?, reason = ?, http_status = ?, code = ?, message = ? "
+    "WHERE order_id = ? AND run = ? AND number = ?"
+)
+OUTCOME = "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+Write = tuple[str, tuple[object, ...]]
+"""A statement and its parameters."""
+
+
+class LedgerError(BatchuploadError):
+    """The ledger can't be opened or written; it is never taken for an empty one."""
+
+    exit_code = 5
+
+
+class LedgerHeldError(BatchuploadError):
+    """Another run holds the ledger."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DeadRun:
+    """The run before this one, where it did not come to its end."""
+
+    started_at: datetime
+    manifests: tuple[Path, ...]
+    report: Path
+
+    def was(self, manifests: Sequence[Path], report: Path) -> bool:
+        """Whether it was a run over these manifests with this report."""
+        return self.report == _absolute(report) and self.manifests == tuple(map(_absolute, manifests))
+
+    def told(self, *, replaced: bool) -> str:
+        """A sentence for a person."""
+        what = "its incomplete report was replaced." if replaced else f"its report is incomplete: {self.report}."
+        return f"The run before, begun {self.started_at:%Y-%m-%d %H:%M:%S}, did not come to its end; {what}"
+
+
+class Ledger:
+    """The ledger of one run: one writer, whose commits are shared by all that wait for one."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self.path = path
+        self._database = database
+        self._thread = ThreadPoolExecutor(1, "ledger")
+        self._pending: list[Write] = []
+        self._asked = self._committed = 0
+        self._commit = asyncio.Lock()
+        self._failure = ""
+        self.run: int = database.execute("SELECT coalesce(max(id), 0) + 1 FROM runs").fetchone()[0]
+        self._endpoint = ""
+        self._manifests: dict[Path, int] = {}
+
+    def last_run(self) -> DeadRun | None:
+        """The newest run, if it has no end."""
+        row = self._database.execute(
+            "SELECT started_at, manifests, report, ended_at FROM runs ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        if row is None or row[3] is not None:
+            return None
+        return DeadRun(datetime.fromisoformat(row[0]), tuple(map(Path, json.loads(row[1]))), Path(row[2]))
+
+    async def start_run(self, started_at: datetime, endpoint: str, manifests: Sequence[Path], report: Path) -> None:
+        """Put the run on record. Raises `LedgerError`."""
+        self._endpoint = endpoint
+        self._manifests = {path: place for place, path in enumerate(manifests)}
+        row = (
+            self.run, started_at.isoformat(timespec="milliseconds"), os.getpid(), __version__, endpoint,
+            json.dumps([str(_absolute(path)) for path in manifests], ensure_ascii=False), str(_absolute(report)),
+        )  # fmt: skip
+        insert = "INSERT INTO runs (id, started_at, pid, version, endpoint, manifests, report) VALUES (?,?,?,?,?,?,?)"
+        await self._durably([(insert, row)])
+
+    async def end_run(self, ended_at: datetime, summary: str) -> None:
+        """Put the end of the run on record. Raises `LedgerError`."""
+        row = (ended_at.isoformat(timespec="milliseconds"), summary, self.run)
+        await self._durably([("UPDATE runs SET ended_at = ?, summary = ? WHERE id = ?", row)])
+
+    async def standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
+        """What earlier runs left of these orders; those never tried are not in it. Raises `LedgerError`."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._standings, order_ids)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: the ledger can't be read any more ({error}). Check the disk.") from None
+
+    def _standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
+        found: dict[str, Standing] = {}
+        for order_id, run, photos, verdict in self._database.execute(
+            "SELECT order_id, run, photos, verdict FROM attempts "
+            "WHERE order_id IN (SELECT value FROM json_each(?)) "
+            "AND run IN (SELECT id FROM runs WHERE endpoint = ?) AND run < ? ORDER BY order_id, run, number",
+            (json.dumps(order_ids), self._endpoint, self.run),
+        ):
+            standing = found.get(order_id, Standing())
+            found[order_id] = standing.after(Verdict(verdict or Verdict.AMBIGUOUS), photos, run)
+        return found
+
+    async def begin(self, order: Order, photos: bytes, started_at: datetime) -> None:
+        """Put an attempt on record, before its first byte leaves. Raises `LedgerError`; then it must not begin."""
+        row = (order.row.order_id, self.run, len(order.attempts) + 1, photos, started_at.timestamp())
+        await self._durably([(BEGIN, row)])
+
+    def ended(self, order: Order, attempt: Attempt) -> None:
+        """Note what became of an attempt; it gets durable with whatever is put on record next."""
+        finding = attempt.finding
+        row = (
+            attempt.seconds, attempt.bytes_sent, finding.verdict, finding.reason, finding.http_status, finding.code,
+            finding.message, order.row.order_id, self.run, len(order.attempts) + 1,
+        )  # fmt: skip
+        self._pending.append((ENDED, row))
+
+    async def record(self, endings: Iterable[Ending]) -> None:
+        """Put outcomes on record. Raises `LedgerError`."""
+        await self._durably(
+            (OUTCOME, (
+                self.run, self._manifests[ending.row.manifest], ending.row.line, ending.row.order_id,
+                ending.outcome, ending.reason, ending.detail,
+            ))
+            for ending in endings
+        )  # fmt: skip
+
+    async def _durably(self, writes: Iterable[Write]) -> None:
+        """Commit `writes` and all noted before them. Whoever comes first commits for all that wait."""
+        self._pending.extend(writes)
+        self._asked += 1
+        ticket = self._asked
+        async with self._commit:
+            if self._committed < ticket:
+                batch, self._pending = self._pending, []
+                upto = self._asked
+                try:
+                    async with asyncio.timeout(COMMIT_SECONDS):
+                        await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)
+                except TimeoutError:
+                    self._failure = f"{self.path}: the disk of the ledger does not answer."
+                self._committed = upto
+        if self._failure:
+            raise LedgerError(self._failure)
+
+    def _write(self, batch: list[Write]) -> None:
+        """One transaction. After a failure nothing is tried again: what a failed fsync left behind is not known."""
+        if self._failure:
+            return
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            for statement, writes in groupby(batch, itemgetter(0)):
+                self._database.executemany(statement, map(itemgetter(1), writes))
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._failure = f"{self.path}: the ledger can't be written any more ({error}). Check the disk, run again."
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Let go of the file, once what is being written is written; a disk that does not answer is not waited for."""
+        self._thread.shutdown(wait=not self._failure)
+        if not self._failure:
+            self._database.close()
+
+
+@contextmanager
+def open_ledger(path: Path) -> Generator[Ledger, None, None]:
+    """The ledger at `path`, made where there is none, held until the end of the run.
+
+    Raises `LedgerHeldError` where another run or program holds it, and `LedgerError` where it can't be trusted.
+    """
+    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=0, mode=0o600)
+    try:
+        with lock:
+            ledger = Ledger(path, _open(path))
+            try:
+                yield ledger
+            finally:
+                ledger.close()
+    except filelock.Timeout:
+        raise LedgerHeldError(
+            f"{path}: another run holds this ledger{_holder(path)}. Let it end, then run again."
+        ) from None
+
+
+def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
+    """The database at `path`, which must be there and be ours. Raises `LedgerError` and `LedgerHeldError`."""
+    try:
+        if not path.stat().st_size:
+            raise _distrusted(path, "it is empty")
+        database = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}",
+            uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise LedgerError(f"{path}: the ledger can't be read ({error.strerror}).") from None
+    try:
+        if _pragma(database, "application_id") != APPLICATION_ID:
+            raise _distrusted(path, "it is not one of batchupload")
+        version = _pragma(database, "user_version")
+        if not isinstance(version, int) or version > len(MIGRATIONS):
+            raise LedgerError(f"{path}: this ledger is from a newer batchupload. Install that, or set ledger.path.")
+        if not readonly:
+            _make_current(database, version)
+            if (fault := _pragma(database, "quick_check(1)")) != "ok":
+                raise _distrusted(path, str(fault))
+    except sqlite3.Error as error:
+        database.close()
+        if error.sqlite_errorcode in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise LedgerHeldError(f"{path}: another program holds this ledger. Close it, then run again.") from None
+        raise _distrusted(path, str(error)) from None
+    except LedgerError:
+        database.close()
+        raise
+    return database
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        if not path.exists():
+            _create(path)
+    except OSError as error:
+        raise LedgerError(f"{path}: the ledger can't be made ({error.strerror}). Set ledger.path.") from None
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: the ledger can't be made ({error}). Check the disk, or set ledger.path.") from None
+    return connect(path, readonly=False)
+
+
+def _create(path: Path) -> None:
+    """Make an empty ledger beside its place and move it there whole, so that a crash leaves none or a good one."""
+    if path.with_name(f"{path.name}-wal").exists():
+        raise _distrusted(path, "it is gone, but its -wal file is there")
+    made = path.with_name(f"{path.name}.new")
+    made.unlink(missing_ok=True)
+    os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with closing(sqlite3.connect(made, isolation_level=None)) as database:
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute("PRAGMA journal_mode = WAL")
+        _make_current(database, 0)
+    made.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _make_current(database: sqlite3.Connection, version: int) -> None:
+    """Set what a connection needs, see that it can write, and bring the schema from `version` to the newest."""
+    database.execute("PRAGMA synchronous = FULL")  # a commit is on the disk, not only on its way there
+    database.execute("PRAGMA temp_store = MEMORY")
+    database.execute("BEGIN IMMEDIATE")
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        for statement in filter(str.strip, script.split(";\n")):
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {number}")
+    database.execute("COMMIT")
+
+
+def _absolute(path: Path) -> Path:
+    return path.absolute()
+
+
+def _pragma(database: sqlite3.Connection, name: str) -> object:
+    return database.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _distrusted(path: Path, what: str) -> LedgerError:
+    return LedgerError(
+        f"{path}: this ledger can't be trusted ({what}); nothing was sent. Restore it from a copy, or set it aside "
+        "and begin a new one: orders uploaded before will then be sent once more."
+    )
+
+
+def _holder(path: Path) -> str:
+    """Who holds the ledger, as far as it tells."""
+    with suppress(BatchuploadError, sqlite3.Error), closing(connect(path, readonly=True)) as database:
+        row = database.execute("SELECT pid, started_at FROM runs WHERE ended_at IS NULL ORDER BY id DESC").fetchone()
+        if row:
+            return f": process {row[0]}, begun {row[1]}"
+    return ""

@@ -1,0 +1,85 @@
+"""What happens → ledger, report and counts, in this order: none claims what the one before does not know."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from batchupload.ledger import Ledger, LedgerError
+from batchupload.model import Attempt, Ending, Order, Standing
+from batchupload.reasons import Reason
+from batchupload.report import Report
+from batchupload.stop import Stop
+from batchupload.summary import Tally
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Writes to `ledger` (None where nothing is sent), `report` and `tally`. Where one fails the run is asked to stop.
+
+    What was sent and can't be written to the one is still written to the other.
+    """
+
+    def __init__(self, ledger: Ledger | None, report: Report, tally: Tally, stop: Stop) -> None:
+        self._ledger = ledger
+        self._report: Report | None = report
+        self._tally = tally
+        self._stop = stop
+        self.lost: Reason | None = None
+        """Which record can no longer be written, if one can't."""
+        self.unreported: list[Ending] = []
+        """Endings with attempts that the report could no longer take."""
+
+    async def standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
+        """What earlier runs left of these orders."""
+        if self._ledger:
+            try:
+                return await self._ledger.standings(order_ids)
+            except LedgerError as error:
+                self._lose_ledger(error)
+        return {}
+
+    async def begin(self, order: Order, digest: bytes, started_at: datetime) -> bool:
+        """Put an attempt on record; tell whether it may begin."""
+        if self._ledger:
+            try:
+                await self._ledger.begin(order, digest, started_at)
+            except LedgerError as error:
+                self._lose_ledger(error)
+        return self._ledger is not None
+
+    def ended(self, order: Order, attempt: Attempt) -> None:
+        """Note what became of an attempt."""
+        if self._ledger:
+            self._ledger.ended(order, attempt)
+
+    async def record(self, endings: Sequence[Ending]) -> None:
+        """Write down endings, each row's one."""
+        if self._ledger:
+            try:
+                await self._ledger.record(endings)
+            except LedgerError as error:
+                self._lose_ledger(error)
+        if self._report:
+            try:
+                await self._report.record(endings)
+            except OSError as error:
+                log.error("The report can't be written any more (%s): sending stops.", error.strerror)
+                self._report = None
+                self._lose(Reason.REPORT_LOST)
+        if not self._report:
+            self.unreported += [ending for ending in endings if ending.attempts]
+            return
+        for ending in endings:
+            self._tally.add(ending)
+            log.info("line %d, %s: %s, %s", ending.row.line, ending.row.order_id, ending.outcome, ending.reason)
+
+    def _lose_ledger(self, error: LedgerError) -> None:
+        if self._ledger:
+            log.error("%s Sending stops.", error)
+            self._ledger = None
+            self._lose(Reason.LEDGER_LOST)
+
+    def _lose(self, reason: Reason) -> None:
+        self.lost = self.lost or reason
+        self._stop.ask(reason)
