@@ -192,8 +192,48 @@ def init(file: Path) -> None:
     click.echo(f"Wrote {file}. Set endpoint.url, then look over a manifest: batchupload check orders.csv")
 
 
+_LEDGER_OPTIONS = _options(
+    click.option("-c", "--config", type=click.Path(path_type=Path), help="Config file, which names the ledger."),
+    click.option("--json", "as_json", is_flag=True, help="As one line of JSON."),
+)
+
+
+@cli.command()
+@_LEDGER_OPTIONS
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="The newest N.")
+def history(config: Path | None, as_json: bool, limit: int) -> None:
+    """Show the runs that the ledger knows, the newest last."""
+    from batchupload import history as past
+
+    with past.read_ledger(_ledger_path(config)) as ledger:
+        runs = ledger.runs(limit)
+    click.echo(past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or "No run yet.")
+
+
+@cli.command()
+@click.argument("what", metavar="RUN|ORDER")
+@_LEDGER_OPTIONS
+def show(what: str, config: Path | None, as_json: bool) -> None:
+    """Show what the ledger knows of a run, by its number, or of an order: each attempt, and what each run said."""
+    from batchupload import history as past
+
+    with past.read_ledger(_ledger_path(config)) as ledger:
+        run = ledger.run(int(what)) if what.isascii() and what.isdigit() and len(what) < 10 else None
+        attempts, outcomes = ledger.attempts(what), ledger.outcomes(what)
+    if run:
+        click.echo(past.as_json(run) if as_json else run.text())
+    elif as_json:
+        click.echo(past.as_json({"order_id": what, "attempts": attempts, "outcomes": outcomes}))
+    elif attempts or outcomes:
+        lines = [f"Order {what}", *(attempt.line() for attempt in attempts), *(said.text() for said in outcomes)]
+        click.echo("\n".join(lines))
+    else:
+        raise BatchuploadError(f"{what}: the ledger knows no such run or order. `batchupload history` lists the runs.")
+
+
 def main() -> None:
-    """Entry point: every mistake of the user's becomes a message and exit code 2."""
+    """Entry point: every mistake of the user's becomes a message and an exit code."""
+    os.umask(0o077)  # whatever is written is for its owner only
     try:
         cli.main(prog_name="batchupload", standalone_mode=False)
     except click.exceptions.Abort:
@@ -256,6 +296,11 @@ def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tup
 def _width() -> int:
     """Columns of the screen; long lines read badly on a wide one."""
     return max(60, min(shutil.get_terminal_size().columns, 100))
+
+
+def _ledger_path(config: Path | None) -> Path:
+    settings, _ = _settings({"config": config}, send=False)
+    return settings.ledger.path
 
 
 def _log(verbosity: int) -> None:

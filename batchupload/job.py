@@ -93,7 +93,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
                 raise
             endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts))
         pace = Pace(settings.pace, settings.retry, stop, loop.time)
-        recorder = Recorder(ledger, report, tally, stop)
+        recorder = Recorder(ledger, report, tally, stop, mask_orders=settings.log.mask_orders)
         pipeline = Pipeline(settings, plan.survey, endpoint, pace, stop, recorder, force=wish.force)
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
         display = display_for(total, quiet=wish.quiet, verbose=wish.verbose)
@@ -122,7 +122,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
                 log.error("%s", error)
                 summary = replace(summary, stopped=Reason.LEDGER_LOST)
     for ending in recorder.unreported:
-        sys.stderr.write(f"not in the report: {ending.row.order_id}: {ending.outcome}, {ending.reason}\n")
+        sys.stderr.write(f"not in the report: {recorder.line(ending)}\n")
     return summary
 
 

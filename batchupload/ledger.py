@@ -293,7 +293,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _create(path: Path) -> None:
     """Make an empty ledger beside its place and move it there whole, so that a crash leaves none or a good one."""
-    if path.with_name(f"{path.name}-wal").exists():
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
         raise _distrusted(path, "it is gone, but its -wal file is there")
     made = path.with_name(f"{path.name}.new")
     made.unlink(missing_ok=True)

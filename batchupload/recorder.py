@@ -20,11 +20,14 @@ class Recorder:
     What was sent and can't be written to the one is still written to the other.
     """
 
-    def __init__(self, ledger: Ledger | None, report: Report, tally: Tally, stop: Stop) -> None:
+    def __init__(
+        self, ledger: Ledger | None, report: Report, tally: Tally, stop: Stop, *, mask_orders: bool = False
+    ) -> None:
         self._ledger = ledger
         self._report: Report | None = report
         self._tally = tally
         self._stop = stop
+        self._mask_orders = mask_orders
         self.lost: Reason | None = None
         """Which record can no longer be written, if one can't."""
         self.unreported: list[Ending] = []
@@ -72,7 +75,12 @@ class Recorder:
             return
         for ending in endings:
             self._tally.add(ending)
-            log.info("line %d, %s: %s, %s", ending.row.line, ending.row.order_id, ending.outcome, ending.reason)
+            log.info("%s", self.line(ending))
+
+    def line(self, ending: Ending) -> str:
+        """An ending as a log line."""
+        order_id = f"…{ending.row.order_id[-4:]}" if self._mask_orders else ending.row.order_id
+        return f"line {ending.row.line}, {order_id}: {ending.outcome}, {ending.reason}"
 
     def _lose_ledger(self, error: LedgerError) -> None:
         if self._ledger:

@@ -253,6 +253,12 @@ class LedgerSettings(Section):
     )
 
 
+class LogSettings(Section):
+    """What log lines show."""
+
+    mask_orders: bool = Field(False, description="true shows of an order number only its last four characters.")
+
+
 class Settings(Section):
     """Every setting, checked."""
 
@@ -263,4 +269,5 @@ class Settings(Section):
     retry: RetrySettings = Field(RetrySettings(), description="When an attempt is made again.")
     timeouts: TimeoutSettings = Field(TimeoutSettings(), description="The end of every wait, in seconds.")
     ledger: LedgerSettings = Field(LedgerSettings(), description="Where the ledger is.")
+    log: LogSettings = Field(LogSettings(), description="What log lines show.")
     report: ReportSettings = Field(ReportSettings(), description="Where the report goes.")

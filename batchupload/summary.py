@@ -23,6 +23,7 @@ NEXT_STEP = {
     Outcome.UNKNOWN: "run again, or look at the order",
     Outcome.DEFERRED: "run again",
 }
+TELL_NOTHING_NEW = frozenset({Reason.ACCEPTED, Reason.REPEATED_ROW})
 STOPPED_EARLY = frozenset({Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.DEADLINE})
 RECORDS_LOST = frozenset({Reason.LEDGER_LOST, Reason.REPORT_LOST})
 
@@ -129,9 +130,9 @@ class Summary:
                 continue
             step = "" if self.checked_only and outcome is Outcome.DEFERRED else NEXT_STEP[outcome]
             lines.append(f"  {outcome:<10}{tally.outcomes[outcome]:>9,}{f'   → {step}' if step else ''}")
-            if outcome in {Outcome.UPLOADED, Outcome.DUPLICATE}:
-                continue
             for reason, count in [(reason, n) for (of, reason), n in tally.reasons.most_common() if of is outcome]:
+                if reason in TELL_NOTHING_NEW:
+                    continue
                 head = f"    {count:>7,}  {reason:<{margin - 13}}  "
                 sentence = _wrap(reason.sentence, max(30, width - margin - 2))
                 lines.append(head + ("\n" + " " * (margin + 2)).join(sentence))

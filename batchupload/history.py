@@ -1,0 +1,203 @@
+"""The ledger → what it knows of earlier runs and orders, for a person or as JSON; reads while a run goes on."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from batchupload.ledger import LedgerError, connect
+from batchupload.model import Outcome
+from batchupload.reasons import Reason
+from batchupload.summary import NEXT_STEP, duration, size
+
+Counts = dict[str, dict[str, int]]
+"""Outcome → reason → rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """One run, as the ledger has it."""
+
+    run: int
+    started_at: str
+    ended_at: str | None
+    state: str
+    """`ended`, `under way`, or `died`."""
+    pid: int
+    endpoint: str
+    manifests: Sequence[str]
+    report: str
+    exit_code: int | None
+    counts: Counts
+
+    @property
+    def rows(self) -> int:
+        """Rows with an outcome."""
+        return sum(sum(reasons.values()) for reasons in self.counts.values())
+
+    @property
+    def seconds(self) -> float | None:
+        """From its start to its end."""
+        if self.ended_at is None:
+            return None
+        return (datetime.fromisoformat(self.ended_at) - datetime.fromisoformat(self.started_at)).total_seconds()
+
+    def line(self) -> str:
+        """On one line."""
+        took = self.state if self.seconds is None else f"{duration(self.seconds)}, exit {self.exit_code}"
+        counts = ", ".join(f"{sum(reasons.values()):,} {outcome}" for outcome, reasons in self.counts.items())
+        return f"{self.run:>4}  {_clock(self.started_at)}  {took:<22}  {counts or 'no rows'}"
+
+    def text(self) -> str:
+        """All of it."""
+        lines = [
+            f"Run {self.run}: {self.state}",
+            f"  started    {_clock(self.started_at)} by process {self.pid}",
+            f"  ended      {_clock(self.ended_at) if self.ended_at else '-'}",
+            f"  endpoint   {self.endpoint}",
+            *(f"  manifest   {manifest}" for manifest in self.manifests),
+            f"  report     {self.report}{'' if self.ended_at else ' (incomplete)'}",
+            "",
+        ]
+        for outcome, reasons in self.counts.items():
+            step = NEXT_STEP[Outcome(outcome)]
+            lines.append(f"  {outcome:<10}{sum(reasons.values()):>9,}{f'   → {step}' if step else ''}")
+            lines += [f"    {count:>7,}  {reason}" for reason, count in reasons.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class PastAttempt:
+    """One send of an order, as the ledger has it."""
+
+    run: int
+    number: int
+    endpoint: str
+    started_at: str
+    photos: str
+    """XXH3-128 of each photo, in hexadecimal."""
+    seconds: float | None
+    bytes_sent: int | None
+    verdict: str | None
+    """None where it is under way, or where its run died then."""
+    reason: str | None
+    http_status: int | None
+    code: str | None
+    message: str | None
+
+    def line(self) -> str:
+        """On one line."""
+        if self.verdict is None:
+            became = "no end on record: under way, or its run died then; it may have been accepted"
+        else:
+            answer = " ".join(
+                part for part in (str(self.http_status or ""), self.code or "", self.message or "") if part
+            )
+            became = f"{self.verdict}, {self.reason}{f' ({answer})' if answer else ''}"
+            became += f", {size(self.bytes_sent or 0)} in {duration(self.seconds or 0.0)}"
+        return f"  {_clock(self.started_at)}  run {self.run}, attempt {self.number}: {became}"
+
+
+@dataclass(frozen=True, slots=True)
+class PastOutcome:
+    """What a run said of an order."""
+
+    run: int
+    line: int
+    outcome: str
+    reason: str
+    detail: str
+
+    def text(self) -> str:
+        """On one line."""
+        sentence = next((reason.sentence for reason in Reason if reason == self.reason), self.reason)
+        detail = f" [{self.detail}]" if self.detail else ""
+        return f"  run {self.run}, line {self.line}: {self.outcome}. {sentence}{detail}"
+
+
+@contextmanager
+def read_ledger(path: Path) -> Iterator["History"]:
+    """Raises `LedgerError` where there is no ledger, or none to be trusted."""
+    if not path.exists():
+        raise LedgerError(f"{path}: there is no ledger yet; the first `batchupload run` makes it.")
+    with closing(connect(path, readonly=True)) as database:
+        yield History(database)
+
+
+class History:
+    """Questions to a ledger."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def runs(self, newest: int) -> list[PastRun]:
+        """The newest runs, the oldest of them first."""
+        ids = self._database.execute("SELECT id FROM runs ORDER BY id DESC LIMIT ?", (newest,)).fetchall()
+        return [run for (number,) in reversed(ids) if (run := self.run(number))]
+
+    def run(self, number: int) -> PastRun | None:
+        """The run of this number, if there is one."""
+        found = self._database.execute(
+            "SELECT id, started_at, ended_at, pid, endpoint, manifests, report, summary, "
+            "id = (SELECT max(id) FROM runs) FROM runs WHERE id = ?",
+            (number,),
+        ).fetchone()
+        if found is None:
+            return None
+        run, started_at, ended_at, pid, endpoint, manifests, report, summary, newest = found
+        counts: Counts = {}
+        for outcome, reason, count in self._database.execute(
+            "SELECT outcome, reason, count(*) FROM outcomes WHERE run = ? GROUP BY 1, 2 ORDER BY 3 DESC", (number,)
+        ):
+            counts.setdefault(outcome, {})[reason] = count
+        state = "ended" if ended_at else "under way" if newest and _alive(pid) else "died"
+        exit_code = json.loads(summary)["exit_code"] if summary else None
+        inner = {outcome.value: counts[outcome] for outcome in Outcome if outcome in counts}
+        return PastRun(
+            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner
+        )  # fmt: skip
+
+    def attempts(self, order_id: str) -> list[PastAttempt]:
+        """Every send of an order, the oldest first."""
+        found = self._database.execute(
+            "SELECT run, number, endpoint, attempts.started_at, hex(photos), seconds, bytes_sent, verdict, reason, "
+            "http_status, code, message FROM attempts JOIN runs ON runs.id = run WHERE order_id = ? "
+            "ORDER BY run, number",
+            (order_id,),
+        )
+        return [
+            PastAttempt(
+                run, number, endpoint, datetime.fromtimestamp(at).astimezone().isoformat(), photos.lower(), *rest
+            )
+            for run, number, endpoint, at, photos, *rest in found
+        ]
+
+    def outcomes(self, order_id: str) -> list[PastOutcome]:
+        """What each run said of an order."""
+        found = self._database.execute(
+            "SELECT run, line, outcome, reason, detail FROM outcomes WHERE order_id = ? ORDER BY run, line", (order_id,)
+        )
+        return [PastOutcome(*row) for row in found]
+
+
+def as_json(found: object) -> str:
+    """Runs, or a run, or an order's attempts and outcomes, on one line."""
+    return json.dumps(found, ensure_ascii=False, default=asdict)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _clock(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S}"
