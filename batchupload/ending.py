@@ -67,7 +67,7 @@ def _doubtful(order: Order) -> Attempt | None:
 def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, detail: str = "") -> Ending:
     trail = _trail(order.attempts) if len(order.attempts) > 1 else ""
     earlier = ""
-    if outcome is Outcome.UNKNOWN and order.standing.doubtful_run:
+    if outcome in {Outcome.UNKNOWN, Outcome.REJECTED} and order.standing.doubtful_run:
         earlier = f"run {order.standing.doubtful_run} sent it, and what became of that is not known"
     started: datetime | None = order.attempts[0].started_at if order.attempts else None
     return Ending(

@@ -164,15 +164,16 @@ class Standing:
     """Digest of the photos that are known to be there."""
     uploaded_run: int | None = None
     doubtful_run: int | None = None
-    """The run whose attempt may have been accepted without our knowing, where nothing has settled it since."""
+    """The run whose attempt may have been accepted without our knowing, where no accepted one came since."""
 
     def after(self, verdict: Verdict, digest: bytes, run: int) -> "Standing":
-        """The standing after one more attempt with the photos of `digest`."""
+        """The standing after one more attempt with the photos of `digest`.
+
+        A refusal changes nothing: an attempt before it may have been accepted all the same.
+        """
         match verdict:
             case Verdict.ACCEPTED:
                 return Standing(digest, run)
-            case Verdict.REJECTED:
-                return Standing(self.uploaded, self.uploaded_run)
             case Verdict.AMBIGUOUS if digest != self.uploaded:
                 return Standing(doubtful_run=run)
         return self

@@ -1,0 +1,366 @@
+"""The whole pipeline in virtual time against a scripted endpoint, killed and run again, with its invariants checked.
+
+One world has a manifest, an endpoint that does anything to any send, and several runs of which all but the last die
+at a random moment. `python tests/simulation.py --orders 1000000` plays worlds of 1,000 orders until there were that
+many; `--seed N --orders 1000` plays world N again.
+"""
+
+import argparse
+import asyncio
+import csv
+import json
+import os
+import random
+import selectors
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
+
+from xxhash import xxh3_128_hexdigest
+
+from batchupload.endpoint import MultipartBody
+from batchupload.ledger import connect, open_ledger
+from batchupload.manifest import ManifestError, open_manifest, read_rows
+from batchupload.model import PHOTO_FIELDS, Cause, NoReply, Phase, PhotoSet, Reply
+from batchupload.pace import Pace
+from batchupload.pipeline import Pipeline
+from batchupload.recorder import Recorder
+from batchupload.report import Report
+from batchupload.settings import FieldNames, Settings
+from batchupload.stop import Stop
+from batchupload.summary import Tally
+from batchupload.survey import survey
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+URL = "http://127.0.0.1/"
+WORKERS = 8
+PHOTO_SETS = 6
+ACCEPTED = json.dumps({"code": 200, "msg": "ok"}).encode()
+REFUSED = json.dumps({"code": 400, "msg": "no"}).encode()
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Time passes only when there is nothing else to do; work for threads is done on the spot."""
+
+    def __init__(self) -> None:
+        self._virtual = 0.0
+        super().__init__(_Waiting(self))
+
+    def time(self) -> float:
+        return self._virtual
+
+    def pass_time(self, seconds: float) -> None:
+        self._virtual += seconds
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Arguments], T], *args: *Arguments
+    ) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except (OSError, AssertionError, ManifestError) as error:
+            future.set_exception(error)
+        return future
+
+
+class _Waiting(selectors.SelectSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None:
+            raise RuntimeError("nothing is under way and nothing is waited for: the run hangs")
+        self._loop.pass_time(max(timeout, 0.0))
+        return super().select(0)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the endpoint does to a send: whether it takes the order, and what comes back after a while."""
+
+    weight: float
+    accepts: bool
+    answer: Reply | NoReply
+    whole: bool = True
+    seconds: float = 0.5
+
+
+FAULTS = (
+    Fault(60, True, Reply(200, ACCEPTED)),
+    Fault(4, True, Reply(200, b"<br />\n<b>Warning</b>: x\n" + ACCEPTED), seconds=20),
+    Fault(3, True, NoReply(Phase.REPLY, Cause.BROKEN)),
+    Fault(2, True, NoReply(Phase.REPLY, Cause.TIMEOUT), seconds=90),
+    Fault(2, True, Reply(504, b"<html>")),
+    Fault(2, True, Reply(200, b"<html>")),
+    Fault(2, False, Reply(200, b'{"code": null}')),
+    Fault(2, False, NoReply(Phase.REPLY, Cause.BROKEN)),
+    Fault(4, False, NoReply(Phase.BODY, Cause.BROKEN), whole=False),
+    Fault(3, False, NoReply(Phase.CONNECT, Cause.REFUSED), whole=False),
+    Fault(2, False, NoReply(Phase.CONNECT, Cause.TIMEOUT), whole=False, seconds=10),
+    Fault(4, False, Reply(503, b"busy")),
+    Fault(2, False, Reply(500, b"oh")),
+    Fault(1, False, Reply(429, b"", retry_after="7")),
+    Fault(4, False, Reply(200, REFUSED)),
+    Fault(1, False, Reply(413, b"")),
+    Fault(1, False, Reply(302, b"")),
+)
+
+
+class Labelled(MultipartBody):
+    """A body that says whose it is, so that the endpoint need not read it."""
+
+    def __init__(self, order_id: str, photo_set: PhotoSet, names: FieldNames) -> None:
+        super().__init__(order_id, photo_set, names)
+        self.order_id = order_id
+        self.digest = photo_set.digest
+
+
+@dataclass
+class ScriptedEndpoint:
+    """Does what the seed says, and writes down every send as it comes, where no crash can take it away."""
+
+    chance: random.Random
+    log: int
+    run: int
+    reliable: bool
+
+    def prepare(self, order_id: str, photo_set: PhotoSet) -> Labelled:
+        return Labelled(order_id, photo_set, FieldNames())
+
+    async def send(self, body: Labelled, limit: float) -> Reply | NoReply:
+        order_id, digest = body.order_id, body.digest
+        fault = FAULTS[0] if self.reliable else self.chance.choices(FAULTS, [fault.weight for fault in FAULTS])[0]
+        seconds = min(fault.seconds * self.chance.uniform(0.1, 1.0), limit)
+        self.write("send", order_id, digest)
+        await asyncio.sleep(seconds * self.chance.random())
+        body.transfer.phase = fault.answer.phase if isinstance(fault.answer, NoReply) else Phase.REPLY
+        body.transfer.bytes_sent = body.transfer.size if fault.whole else body.transfer.size // 2
+        if fault.accepts:
+            self.write("take", order_id, digest)
+        await asyncio.sleep(seconds * self.chance.random())
+        if fault.accepts and isinstance(fault.answer, Reply) and fault.answer.body.endswith(ACCEPTED):
+            self.write("say", order_id, digest)
+        return fault.answer
+
+    def write(self, what: str, order_id: str, digest: bytes) -> None:
+        os.write(self.log, f"{self.run} {what} {order_id} {digest.hex()}\n".encode())
+
+
+class World:
+    """One manifest, its photos, its ledger, and what the endpoint saw."""
+
+    def __init__(self, folder: Path, seed: int, orders: int) -> None:
+        self.folder = folder
+        self.chance = random.Random(f"world {seed}")
+        self.manifest = folder / "manifest.csv"
+        self.settings = Settings.model_validate(
+            {"endpoint": {"url": URL}, "photos": {"validate": "off"}, "pace": {"concurrency": WORKERS}}
+        )
+        for number in range(PHOTO_SETS):
+            self.draw(number)
+        rows = [
+            [f"HT{seed:06}{n:08}", *(f"{n % PHOTO_SETS}{name}.jpg" for name in PHOTO_FIELDS)] for n in range(orders)
+        ]
+        rows += self.chance.sample(rows, orders // 50)  # duplicates
+        rows += [[row[0], row[2], row[1], row[3]] for row in self.chance.sample(rows, orders // 50)]  # conflicts
+        rows += [["HT", "a"], ["", "a", "b", "c"], [f"HT{seed:06}99999999", "0face.jpg", "gone.jpg", "0hand.jpg"]]
+        self.chance.shuffle(rows)
+        with self.manifest.open("w", newline="") as file:
+            csv.writer(file).writerows([["order_id", *PHOTO_FIELDS], *rows])
+        self.rows = len(rows)
+
+    def draw(self, number: int) -> None:
+        """Photos of one set, other than before."""
+        for name in PHOTO_FIELDS:
+            (self.folder / f"{number}{name}.jpg").write_bytes(b"\xff\xd8\xff" + self.chance.randbytes(60))
+
+    def run(self, number: int, *, dies: bool, reliable: bool) -> bool:
+        """One run, in a process of its own; tell whether it came to its end."""
+        chance = random.Random(self.chance.random())
+        # Somewhere in what a run takes: about a third of a second for each order of each worker.
+        dies_at = chance.uniform(0, 0.5 * self.rows / WORKERS) if dies else None
+        child = os.fork()
+        if child == 0:
+            try:
+                random.seed(chance.random())  # for the jitter of retries
+                loop = VirtualLoop()
+                asyncio.set_event_loop(loop)
+                loop.run_until_complete(self._run(number, chance, dies_at, reliable))
+                os._exit(0)
+            finally:
+                traceback.print_exc()
+                os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in {0, 9}, f"run {number} ended with {code}"
+        return code == 0
+
+    async def _run(self, number: int, chance: random.Random, dies_at: float | None, reliable: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if dies_at is not None:
+            loop.call_at(dies_at, os._exit, 9)
+        log = os.open(self.folder / "endpoint.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        endpoint: Any = ScriptedEndpoint(chance, log, number, reliable)
+        settings = self.settings
+        layout = open_manifest(self.manifest, settings.manifest)
+        stop, tally = Stop(), Tally()
+        path = self.folder / f"report{number}.csv"
+        with open_ledger(self.folder / "batchupload.db") as ledger:
+            async with Report(path, [self.manifest], [], None) as report:
+                await ledger.start_run(datetime.now().astimezone(), URL, [self.manifest], path)
+                pace = Pace(settings.pace, settings.retry, stop, loop.time)
+                recorder = Recorder(ledger, report, tally, stop)
+                found = survey(read_rows(layout, settings.manifest), None)
+                pipeline = Pipeline(settings, found, endpoint, pace, stop, recorder)
+                await pipeline.run(read_rows(layout, settings.manifest))
+                assert stop.cause is None, stop.cause
+            await ledger.end_run(datetime.now().astimezone(), '{"exit_code": 0}')
+
+    def check(self, number: int, ended: bool, died: set[int]) -> None:
+        """Hold what ledger and report of a run say against what the endpoint saw."""
+        world = [line.split() for line in (self.folder / "endpoint.log").read_text().splitlines()]
+        rows = _rows(self.folder / f"report{number}.csv")
+        lines = [row["line"] for row in rows]
+        assert len(set(lines)) == len(lines), "I1: a row twice"
+        assert not ended or len(lines) == self.rows, f"I1: {len(lines)} of {self.rows} rows"
+        taken, said, last = set(), set(), dict[str, str]()
+        for run, what, order_id, digest in world:
+            if what == "take":
+                taken.add((order_id, digest))
+                last[order_id] = digest
+            elif what == "say":
+                said.add((run, order_id))
+        ledger = self._attempts()
+        for row in rows:
+            order_id, outcome = row["order_id"], row["outcome"]
+            digest = self._digest(row)
+            if outcome == "uploaded":
+                assert (str(number), order_id) in said, f"I2: {order_id} was not said to be accepted"
+            if outcome == "skipped":
+                assert last.get(order_id) == digest, f"{order_id} skipped, but these photos are not there"
+            if outcome == "failed" or (outcome == "deferred" and ledger.get(order_id)):
+                assert (order_id, digest) not in taken, f"I3: {order_id} {outcome}, but it was accepted"
+        sends: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        heard: dict[str, tuple[str, int]] = {}
+        extra: Counter[int] = Counter()
+        for run, what, order_id, digest in world:
+            known_digest, since = heard.get(order_id, ("", 0))
+            if what == "send":
+                sends[order_id].append((int(run), digest))
+                if known_digest == digest:
+                    assert since in died, f"I4: {order_id} was sent again in run {run} after its answer in run {since}"
+                    assert int(run) > since, f"I4: {order_id} was sent again within run {run}"
+                    extra[since] += 1
+                    del heard[order_id]
+            elif what == "say":
+                heard[order_id] = (digest, int(run))
+            elif known_digest != digest:
+                heard.pop(order_id, None)
+        for order_id, found in sends.items():
+            known = [(run, digest) for run, digest, _ in ledger[order_id]]
+            for one in {run for run, _ in found}:
+                ours = [digest for of, digest in known if of == one]
+                theirs = [digest for of, digest in found if of == one]
+                assert ours[: len(theirs)] == theirs, f"I5: {order_id}: the ledger has not what was sent"
+        if ended:
+            open_ends = [order_id for order_id, found in ledger.items() if found[-1][0] == number and not found[-1][2]]
+            assert not open_ends, f"attempts without an end: {open_ends[:3]}"
+
+    def _attempts(self) -> dict[str, list[tuple[int, str, str | None]]]:
+        found: dict[str, list[tuple[int, str, str | None]]] = defaultdict(list)
+        database = connect(self.folder / "batchupload.db", readonly=True)
+        try:
+            for order_id, run, digest, verdict in database.execute(
+                "SELECT order_id, run, lower(hex(photos)), verdict FROM attempts ORDER BY order_id, run, number"
+            ):
+                found[order_id].append((run, digest, verdict))
+        finally:
+            database.close()
+        return found
+
+    def _digest(self, row: Mapping[str, str]) -> str:
+        paths = [self.folder / row[name] for name in PHOTO_FIELDS]
+        return (
+            "".join(xxh3_128_hexdigest(path.read_bytes()) for path in paths) if all(p.is_file() for p in paths) else ""
+        )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def play(seed: int, orders: int) -> Counter[str]:
+    """One world to its end; AssertionError names what does not hold."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        world = World(Path(folder), seed, orders)
+        died: set[int] = set()
+        crashes = world.chance.randrange(4)
+        number = 0
+        counts: Counter[str] = Counter(orders=orders)
+        while True:
+            number += 1
+            last = len(died) == crashes
+            ended = world.run(number, dies=not last, reliable=False)
+            if not ended:
+                died.add(number)
+            world.check(number, ended, died)
+            if ended:
+                break
+            if world.chance.random() < 0.3:
+                world.draw(world.chance.randrange(PHOTO_SETS))  # somebody changes photos between two runs
+        counts["crashes"] += len(died)
+        number += 1
+        assert world.run(number, dies=False, reliable=True)
+        world.check(number, True, died)
+        counts.update(row["outcome"] for row in _rows(world.folder / f"report{number}.csv"))
+        counts["sends"] += sum(" send " in line for line in (world.folder / "endpoint.log").read_text().splitlines())
+        return counts
+
+
+def _played(seed: int, orders: int) -> tuple[int, Counter[str], str]:
+    try:
+        return seed, play(seed, orders), ""
+    except AssertionError as error:
+        return seed, Counter(), str(error)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--orders", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, help="play this world only")
+    parser.add_argument("--first", type=int, default=1, help="the first world")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    if arguments.seed is not None:
+        print(dict(play(arguments.seed, min(arguments.orders, 1000))))
+        return 0
+    counts: Counter[str] = Counter()
+    failed = 0
+    with ProcessPoolExecutor() as pool:
+        worlds = range(arguments.first, arguments.first + -(-arguments.orders // 1000))
+        for seed, found, wrong in pool.map(_played, worlds, [min(arguments.orders, 1000)] * len(worlds)):
+            counts.update(found)
+            if wrong:
+                failed += 1
+                print(
+                    f"world {seed}: {wrong}\n  again: python tests/simulation.py --seed {seed} --orders 1000",
+                    flush=True,
+                )
+    print(f"{dict(counts)} in {time.monotonic() - began:.0f} s, {failed} worlds failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
