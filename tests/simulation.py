@@ -133,6 +133,8 @@ class ScriptedEndpoint:
     log: int
     run: int
     reliable: bool
+    dies_after: int
+    """Events until the run dies with the next; negative for never."""
 
     def prepare(self, order_id: str, photo_set: PhotoSet) -> Labelled:
         return Labelled(order_id, photo_set, FieldNames())
@@ -154,6 +156,9 @@ class ScriptedEndpoint:
 
     def write(self, what: str, order_id: str, digest: bytes) -> None:
         os.write(self.log, f"{self.run} {what} {order_id} {digest.hex()}\n".encode())
+        self.dies_after -= 1
+        if self.dies_after == 0:
+            os._exit(9)
 
 
 class World:
@@ -187,15 +192,16 @@ class World:
     def run(self, number: int, *, dies: bool, reliable: bool) -> bool:
         """One run, in a process of its own; tell whether it came to its end."""
         chance = random.Random(self.chance.random())
-        # Somewhere in what a run takes: about a third of a second for each order of each worker.
-        dies_at = chance.uniform(0, 0.5 * self.rows / WORKERS) if dies else None
+        # Half of them at any time, about a third of a second for each order of each worker; half as something happens.
+        dies_at = chance.uniform(0, 0.5 * self.rows / WORKERS) if dies and chance.random() < 0.5 else None
+        dies_after = chance.randrange(2 * self.rows) if dies and dies_at is None else -1
         child = os.fork()
         if child == 0:
             try:
                 random.seed(chance.random())  # for the jitter of retries
                 loop = VirtualLoop()
                 asyncio.set_event_loop(loop)
-                loop.run_until_complete(self._run(number, chance, dies_at, reliable))
+                loop.run_until_complete(self._run(number, chance, dies_at, dies_after, reliable))
                 os._exit(0)
             finally:
                 traceback.print_exc()
@@ -204,12 +210,14 @@ class World:
         assert code in {0, 9}, f"run {number} ended with {code}"
         return code == 0
 
-    async def _run(self, number: int, chance: random.Random, dies_at: float | None, reliable: bool) -> None:
+    async def _run(
+        self, number: int, chance: random.Random, dies_at: float | None, dies_after: int, reliable: bool
+    ) -> None:
         loop = asyncio.get_running_loop()
         if dies_at is not None:
             loop.call_at(dies_at, os._exit, 9)
         log = os.open(self.folder / "endpoint.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        endpoint: Any = ScriptedEndpoint(chance, log, number, reliable)
+        endpoint: Any = ScriptedEndpoint(chance, log, number, reliable, dies_after)
         settings = self.settings
         layout = open_manifest(self.manifest, settings.manifest)
         stop, tally = Stop(), Tally()
