@@ -21,7 +21,7 @@ from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, watch
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.report import Report, common_root, report_path
+from batchupload.report import Report, ReportError, common_root, may_begin, report_path
 from batchupload.settings import Settings
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally
@@ -82,15 +82,19 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         ledger = stack.enter_context(open_ledger(settings.ledger.path)) if wish.send else None
         died = ledger.last_run() if ledger else None
         replaces = died is not None and died.was(manifests, path)
+        may_begin(path, again=replaces)
         report = Report(path, manifests, _own(plan.layouts), settings.photos.root, replaces=replaces)
-        await stack.enter_async_context(report)
+        if ledger:
+            # Before the report is there: a run that dies in between must know its report again.
+            await ledger.start_run(began, settings.endpoint.url, manifests, path)
+        try:
+            await stack.enter_async_context(report)
+        except ReportError:
+            if ledger:
+                await ledger.drop_run()
+            raise
         endpoint = None
         if ledger:
-            try:
-                await ledger.start_run(began, settings.endpoint.url, manifests, path)
-            except LedgerError:
-                path.unlink()
-                raise
             endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts))
         pace = Pace(settings.pace, settings.retry, stop, loop.time)
         recorder = Recorder(ledger, report, tally, stop, mask_orders=settings.log.mask_orders)

@@ -141,6 +141,10 @@ class Ledger:
         insert = "INSERT INTO runs (id, started_at, pid, version, endpoint, manifests, report) VALUES (?,?,?,?,?,?,?)"
         await self._durably([(insert, row)])
 
+    async def drop_run(self) -> None:
+        """Take back a run that could not begin. Raises `LedgerError`."""
+        await self._durably([("DELETE FROM runs WHERE id = ?", (self.run,))])
+
     async def end_run(self, ended_at: datetime, summary: str) -> None:
         """Put the end of the run on record. Raises `LedgerError`."""
         row = (ended_at.isoformat(timespec="milliseconds"), summary, self.run)

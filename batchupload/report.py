@@ -14,6 +14,9 @@ import aiofiles
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, Ending, OwnColumn, Row
 from batchupload.sheet import REPORT_COLUMNS, neutral
 
+START, SEVERAL = "\ufeffline,order_id,".encode(), "\ufeffmanifest,line,".encode()
+"""How the header of a report begins."""
+
 
 class ReportError(BatchuploadError):
     """The report can't be begun; nothing was sent."""
@@ -36,6 +39,25 @@ def report_path(manifests: Sequence[Path], folder: Path | None, asked: Path | No
 def common_root(manifests: Iterable[Path], root: Path | None) -> Path:
     """The folder that the photo paths of a report start from: `root`, or what the manifests' folders share."""
     return root or Path(os.path.commonpath([manifest.parent.absolute() for manifest in manifests]))
+
+
+def may_begin(path: Path, *, again: bool) -> None:
+    """Raise `ReportError` where no report can be begun at `path`; `again` where an incomplete one may be there."""
+    if path.exists() and not (again and _is_report(path)):
+        raise _existing(path)
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(20)
+    except OSError:
+        return False
+    return not start or start.startswith((START, SEVERAL))
+
+
+def _existing(path: Path) -> ReportError:
+    return ReportError(f"{path}: this file exists. Name another with --report, or remove it.")
 
 
 class Report:
@@ -66,7 +88,7 @@ class Report:
         try:
             self._file = await aiofiles.open(self.path, self._mode, buffering=0, opener=_private)
         except FileExistsError:
-            raise ReportError(f"{self.path}: this file exists. Name another with --report, or remove it.") from None
+            raise _existing(self.path) from None
         except OSError as error:
             raise _unwritable(self.path, error) from None
         columns = [*REPORT_COLUMNS, *(name for name, _ in self._own)]
