@@ -213,11 +213,14 @@ class World:
     async def _run(
         self, number: int, chance: random.Random, dies_at: float | None, dies_after: int, reliable: bool
     ) -> None:
-        loop = asyncio.get_running_loop()
         if dies_at is not None:
-            loop.call_at(dies_at, os._exit, 9)
+            asyncio.get_running_loop().call_at(dies_at, os._exit, 9)
         log = os.open(self.folder / "endpoint.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        endpoint: Any = ScriptedEndpoint(chance, log, number, reliable, dies_after)
+        await self.carry_out(number, ScriptedEndpoint(chance, log, number, reliable, dies_after))
+
+    async def carry_out(self, number: int, endpoint: Any) -> None:
+        """One run, in this process."""
+        loop = asyncio.get_running_loop()
         settings = self.settings
         layout = open_manifest(self.manifest, settings.manifest)
         stop, tally = Stop(), Tally()
@@ -236,7 +239,7 @@ class World:
     def check(self, number: int, ended: bool, died: set[int]) -> None:
         """Hold what ledger and report of a run say against what the endpoint saw."""
         world = [line.split() for line in (self.folder / "endpoint.log").read_text().splitlines()]
-        rows = _rows(self.folder / f"report{number}.csv")
+        rows = rows_of(self.folder / f"report{number}.csv")
         lines = [row["line"] for row in rows]
         assert len(set(lines)) == len(lines), "I1: a row twice"
         assert not ended or len(lines) == self.rows, f"I1: {len(lines)} of {self.rows} rows"
@@ -302,7 +305,7 @@ class World:
         )
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def rows_of(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -332,7 +335,7 @@ def play(seed: int, orders: int) -> Counter[str]:
         number += 1
         assert world.run(number, dies=False, reliable=True)
         world.check(number, True, died)
-        counts.update(row["outcome"] for row in _rows(world.folder / f"report{number}.csv"))
+        counts.update(row["outcome"] for row in rows_of(world.folder / f"report{number}.csv"))
         counts["sends"] += sum(" send " in line for line in (world.folder / "endpoint.log").read_text().splitlines())
         return counts
 

@@ -1,4 +1,4 @@
-"""Kills of the real program at some of its system calls and moments; `python tests/killing.py` by hand does them all."""
+"""Kills at some system calls and moments; `python tests/killing.py` by hand does them all."""
 
 import subprocess
 import sys
