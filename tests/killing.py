@@ -1,7 +1,8 @@
 """Kills the real program, runs it again, and holds ledger, report and endpoint against each other.
 
 `python tests/killing.py anywhere` kills it at each successive system call, from the first write that must last to its
-exit; `python tests/killing.py random --kills 1000` at random moments of larger runs. Linux only.
+exit; with `--power-loss` what was not synced is lost too. `python tests/killing.py random --kills 1000` does it at
+random moments of larger runs. Linux only.
 """
 
 import argparse
@@ -87,7 +88,30 @@ def _become(arguments: Sequence[str], folder: Path) -> NoReturn:
         os._exit(code)
 
 
-def kill_at_call(arguments: Sequence[str], folder: Path, call: int) -> bool:
+class Disk:
+    """What a disk holds after a power cut: of each file what was there when it was last synced, and no more."""
+
+    def __init__(self) -> None:
+        self._synced: dict[str, bytes] = {}
+
+    def sync(self, process: int, descriptor: int) -> None:
+        """A sync has come back."""
+        path = Path(os.readlink(f"/proc/{process}/fd/{descriptor}"))
+        if path.is_file():
+            # A new ledger is synced before it is moved to its place.
+            self._synced[path.name.removesuffix(".new")] = path.read_bytes()
+
+    def lose_power(self, folder: Path) -> None:
+        """Take from the files of the run what was never synced."""
+        for path in [*folder.glob("batchupload.db*"), *folder.glob("report.csv")]:
+            content = self._synced.get(path.name)
+            if content is None:
+                path.unlink()
+            else:
+                path.write_bytes(content)
+
+
+def kill_at_call(arguments: Sequence[str], folder: Path, call: int, disk: Disk) -> bool:
     """Run the program and kill it as it begins its `call`-th system call; False where it ended before."""
     child = start(arguments, folder, traced=True)
     _, status = os.waitpid(child, 0)
@@ -97,6 +121,7 @@ def kill_at_call(arguments: Sequence[str], folder: Path, call: int) -> bool:
     ptrace(SYSCALL, child)
     info, size = SyscallInfo(), ctypes.sizeof(SyscallInfo)
     calls, counting = 0, False
+    syncing: dict[int, int] = {}
     while True:
         thread, status = os.waitpid(-1, ALL_THREADS)
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
@@ -107,12 +132,16 @@ def kill_at_call(arguments: Sequence[str], folder: Path, call: int) -> bool:
         if stopped_by == signal.SIGTRAP | 0x80:
             ptrace(GET_SYSCALL_INFO, thread, size, ctypes.byref(info))
             if info.op == ENTRY:
-                counting = counting or info.number in LASTING_WRITES
+                if info.number in LASTING_WRITES:
+                    counting = True
+                    syncing[thread] = info.arguments[0]
                 calls += counting
                 if calls == call:
                     os.kill(child, signal.SIGKILL)
                     _reap(child)
                     return True
+            elif thread in syncing:
+                disk.sync(child, syncing.pop(thread))
             stopped_by = 0
         elif stopped_by in {signal.SIGTRAP, signal.SIGSTOP}:
             stopped_by = 0
@@ -190,8 +219,11 @@ def arguments_for(url: str, workers: int) -> list[str]:
     ]  # fmt: skip
 
 
-def kill_anywhere(every: int, first: int = 1) -> tuple[int, int]:
-    """Kill at each `every`-th system call; how many points there were, and how many extra sends they cost at most."""
+def kill_anywhere(every: int, first: int, *, power_loss: bool) -> tuple[int, int]:
+    """Kill at each `every`-th system call; how many points there were, and how many extra sends they cost at most.
+
+    With `power_loss` the files are what a disk has that lost all that was not synced.
+    """
     worst = points = 0
     with sandbox() as url:
         call = first
@@ -200,7 +232,10 @@ def kill_anywhere(every: int, first: int = 1) -> tuple[int, int]:
                 folder = Path(name)
                 orders = write_shop(folder, f"{call:06}", 5)
                 arguments = arguments_for(url, WORKERS)
-                killed = kill_at_call(arguments, folder, call)
+                disk = Disk()
+                killed = kill_at_call(arguments, folder, call, disk)
+                if killed and power_loss:
+                    disk.lose_power(folder)
                 where = f"killed at call {call}"
                 before = {order_id: found["accepted"] for order_id, found in seen(url).items() if order_id in orders}
                 check_claims(folder, before)
@@ -271,13 +306,14 @@ def main() -> int:
     anywhere = ways.add_parser("anywhere")
     anywhere.add_argument("--every", type=int, default=1, help="only each N-th system call")
     anywhere.add_argument("--first", type=int, default=1, help="begin with this one")
+    anywhere.add_argument("--power-loss", action="store_true", help="and lose what was not synced")
     at_random = ways.add_parser("random")
     at_random.add_argument("--kills", type=int, default=1000)
     at_random.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
     began = time.monotonic()
     if chosen.way == "anywhere":
-        points, worst = kill_anywhere(chosen.every, chosen.first)
+        points, worst = kill_anywhere(chosen.every, chosen.first, power_loss=chosen.power_loss)
         print(f"{points} kills, at most {worst} orders sent again after one", end="")
     else:
         done, sends, extra = kill_at_random(chosen.kills, chosen.seed)
