@@ -307,7 +307,8 @@ def _log(verbosity: int) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("batchupload").setLevel(logging.INFO if verbosity else logging.WARNING)
     if verbosity > 1:
-        logging.getLogger().setLevel(logging.DEBUG)
+        for library in ("aiohttp", "asyncio", "batchupload"):  # not Pillow, which logs what photos say of people
+            logging.getLogger(library).setLevel(logging.DEBUG)
 
 
 def _leave(code: int) -> None:

@@ -1,5 +1,6 @@
 """A reply, or the lack of one → what it proves about the order. Pure: no I/O, no clock of its own."""
 
+import codecs
 import json
 import re
 import zlib
@@ -20,6 +21,8 @@ MESSAGE_LIMIT = 500
 JSON_STARTS = 50
 """Places of a page with text before its JSON that are tried as its beginning."""
 
+# Found now, not with the first reply: a process that is out of open files could not load them then.
+_CODECS = (codecs.lookup("utf-8-sig"), codecs.lookup("gb18030"))
 _CHARACTERS_OF_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
 _BEHIND_TEXT = re.compile(r"[>\n]\s*(\{)")
 _TITLE = re.compile(r"<title[^>]*>(.{1,500}?)</title>", re.IGNORECASE | re.DOTALL)
@@ -174,9 +177,9 @@ def _text(reply: Reply) -> str:
     body = (
         _unpacked(reply.body) if reply.content_encoding.strip().lower() in {"gzip", "x-gzip", "deflate"} else reply.body
     )
-    for encoding in ("utf-8-sig", "gb18030"):
+    for codec in _CODECS:
         try:
-            return body.decode(encoding)
+            return codec.decode(body)[0]
         except UnicodeDecodeError:
             pass
     raise UnreadableError(Reason.REPLY_UNREADABLE)
