@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -169,9 +170,9 @@ class Ledger:
             found[order_id] = standing.after(Verdict(verdict or Verdict.AMBIGUOUS), photos, run)
         return found
 
-    async def begin(self, order: Order, photos: bytes, started_at: datetime) -> None:
+    async def begin(self, order: Order, photos: bytes) -> None:
         """Put an attempt on record, before its first byte leaves. Raises `LedgerError`; then it must not begin."""
-        row = (order.row.order_id, self.run, len(order.attempts) + 1, photos, started_at.timestamp())
+        row = (order.row.order_id, self.run, len(order.attempts) + 1, photos, time.time())
         await self._durably([(BEGIN, row)])
 
     def ended(self, order: Order, attempt: Attempt) -> None:

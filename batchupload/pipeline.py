@@ -6,13 +6,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import TypeVar
 
+from batchupload.attempt import make_attempt
 from batchupload.ending import after_last_attempt, already_uploaded, not_tried_again, unsent, unusable
-from batchupload.endpoint import Endpoint, MultipartBody
+from batchupload.endpoint import Endpoint
 from batchupload.manifest import ManifestError
-from batchupload.model import Attempt, Ending, Finding, Order, Outcome, PhotoSet, Problem, Row, Standing, Verdict
+from batchupload.model import Ending, Order, Outcome, PhotoSet, Problem, Row, Standing
 from batchupload.pace import Pace
 from batchupload.photos import FilesExhaustedError, load_photos
 from batchupload.reasons import Reason
@@ -21,7 +21,6 @@ from batchupload.retry import RetryPolicy
 from batchupload.settings import Settings
 from batchupload.stop import InterruptedAttemptError, Stop
 from batchupload.survey import Survey, order_key
-from batchupload.verdict import judge
 
 IN_HAND = 1000
 """Orders begun and not ended, at most: those at work, and those that wait for their retry (about 2 KB each)."""
@@ -148,10 +147,10 @@ class Pipeline:
         turn = await self._pace.turn(first=not order.attempts)
         if turn is None:
             return self._left(order, self._stop.cause or Reason.STOPPED)
-        started_at = datetime.now(UTC).astimezone()
-        if not await self._recorder.begin(order, photo_set.digest, started_at):
+        if not await self._recorder.begin(order, photo_set.digest):
             return self._left(order, Reason.LEDGER_LOST)
-        attempt = await self._attempt(order, photo_set, self._endpoint, started_at)
+        limit = self._settings.retry.order_limit - self._elapsed(order)
+        attempt = await make_attempt(self._endpoint, order.row.order_id, photo_set, self._settings, self._stop, limit)
         self._recorder.ended(order, attempt)
         self._pace.learn(turn, attempt.finding)
         order = order.after(attempt, photo_set.digest)
@@ -175,26 +174,6 @@ class Pipeline:
         """Do the blocking `work` in a thread. Raises `TimeoutError` where a disk does not answer."""
         async with asyncio.timeout(self._settings.timeouts.photos):
             return await asyncio.get_running_loop().run_in_executor(self._readers, work)
-
-    async def _attempt(self, order: Order, photo_set: PhotoSet, endpoint: Endpoint, started_at: datetime) -> Attempt:
-        settings, loop = self._settings, asyncio.get_running_loop()
-        body: MultipartBody = endpoint.prepare(order.row.order_id, photo_set)
-        began = loop.time()
-        try:
-            async with self._stop.interruptible():
-                answer = await endpoint.send(body, settings.retry.order_limit - self._elapsed(order))
-        except InterruptedAttemptError:
-            verdict = Verdict.AMBIGUOUS if body.transfer.whole else Verdict.RETRY
-            finding = Finding(verdict, Reason.STOPPED)
-        else:
-            finding = judge(
-                answer,
-                body.transfer.whole,
-                settings.endpoint.replies,
-                datetime.now(UTC),
-                settings.retry.retry_after_cap,
-            )
-        return Attempt(started_at, began, loop.time() - began, body.transfer.bytes_sent, finding)
 
     def _left(self, order: Order, reason: Reason) -> Ending:
         return not_tried_again(order, self._elapsed(order), reason)

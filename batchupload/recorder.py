@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from batchupload.ledger import Ledger, LedgerError
 from batchupload.model import Attempt, Ending, Order, Standing
@@ -42,11 +41,11 @@ class Recorder:
                 self._lose_ledger(error)
         return {}
 
-    async def begin(self, order: Order, digest: bytes, started_at: datetime) -> bool:
+    async def begin(self, order: Order, digest: bytes) -> bool:
         """Put an attempt on record; tell whether it may begin."""
         if self._ledger:
             try:
-                await self._ledger.begin(order, digest, started_at)
+                await self._ledger.begin(order, digest)
             except LedgerError as error:
                 self._lose_ledger(error)
         return self._ledger is not None

@@ -37,7 +37,7 @@ async def put_on_record(
         attempt = Attempt(started_at, 0.0, 0.3, 92000, finding)
         ending = Ending(order.row, Outcome.UPLOADED, Reason.ACCEPTED, "", (attempt,), started_at, 0.3)
         if recorder:
-            await recorder.begin(order, digest, started_at)
+            await recorder.begin(order, digest)
             recorder.ended(order, attempt)
         else:
             await asyncio.sleep(0)
