@@ -20,6 +20,7 @@ async def running(
     """The program under way, with at least so many `requests` at the sandbox."""
     process = await asyncio.create_subprocess_exec(
         *command("run", manifest, "--endpoint", server.url, "--report", manifest.parent / "report.csv", *options),
+        cwd=manifest.parent,
         env=environment({"BATCHUPLOAD_TIMEOUTS_DRAIN": "2"}),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -27,6 +28,7 @@ async def running(
     try:
         async with asyncio.timeout(60):
             while int(str(server.stats(orders=False)["requests"])) < requests:
+                assert process.returncode is None
                 await asyncio.sleep(0.01)
             yield process
     finally:
