@@ -271,7 +271,7 @@ def kill_at_random(kills: int, seed: int) -> tuple[int, int, int]:
             while True:
                 child = start(arguments, folder, traced=False)
                 if done < kills:
-                    time.sleep(chance.uniform(0.0, 0.35))
+                    time.sleep(chance.uniform(0.05, 0.8))
                     os.kill(child, signal.SIGKILL)
                 status = os.waitpid(child, 0)[1]
                 found = seen(url)
