@@ -13,7 +13,7 @@ from pathlib import Path
 
 from batchupload.deadline import seconds_until
 from batchupload.endpoint import Endpoint
-from batchupload.ledger import LedgerError, open_ledger
+from batchupload.ledger import Ledger, LedgerError, open_ledger
 from batchupload.manifest import Layout, ManifestError, open_manifest, read_rows
 from batchupload.model import OwnColumn, Row
 from batchupload.pace import Pace
@@ -79,20 +79,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     stop, tally = Stop(), Tally()
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:
-        ledger = stack.enter_context(open_ledger(settings.ledger.path)) if wish.send else None
-        died = ledger.last_run() if ledger else None
-        replaces = died is not None and died.was(manifests, path)
-        may_begin(path, again=replaces)
-        report = Report(path, manifests, _own(plan.layouts), settings.photos.root, replaces=replaces)
-        if ledger:
-            # Before the report is there: a run that dies in between must know its report again.
-            await ledger.start_run(began, settings.endpoint.url, manifests, path)
-        try:
-            await stack.enter_async_context(report)
-        except ReportError:
-            if ledger:
-                await ledger.drop_run()
-            raise
+        records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
+        ledger, report = records.ledger, records.report
         endpoint = None
         if ledger:
             endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts))
@@ -117,7 +105,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             str(pipeline.broken) if pipeline.broken else _changed(plan),
             _again(wish, settings, path, manifests),
             ledger.run if ledger else None,
-            died.told(replaced=replaces) if died else "",
+            records.died,
         )
         if ledger and recorder.lost is not Reason.LEDGER_LOST:
             try:
@@ -128,6 +116,41 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     for ending in recorder.unreported:
         sys.stderr.write(f"not in the report: {recorder.line(ending)}\n")
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """Where a run is written down."""
+
+    ledger: Ledger | None
+    """None where nothing is to be sent."""
+    report: Report
+    died: str
+    """What is to be said of the run before, where that did not come to its end."""
+
+
+@asynccontextmanager
+async def _records(
+    wish: Wish, settings: Settings, plan: Plan, path: Path, began: datetime
+) -> AsyncGenerator[_Records, None]:
+    """Ledger and report of a run that is on record. Raises `ReportError` or `LedgerError`, and then leaves none."""
+    manifests = [layout.path for layout in plan.layouts]
+    async with AsyncExitStack() as stack:
+        ledger = stack.enter_context(open_ledger(settings.ledger.path)) if wish.send else None
+        dead = ledger.last_run() if ledger else None
+        replaces = dead is not None and dead.was(manifests, path)
+        may_begin(path, again=replaces)
+        if ledger:
+            # Before the report is there: a run that dies in between must know its report again.
+            await ledger.start_run(began, settings.endpoint.url, manifests, path)
+        report = Report(path, manifests, _own(plan.layouts), settings.photos.root, replaces=replaces)
+        try:
+            await stack.enter_async_context(report)
+        except ReportError:
+            if ledger:
+                await ledger.drop_run()
+            raise
+        yield _Records(ledger, report, dead.told(replaced=replaces) if dead else "")
 
 
 def _deadline(settings: Settings, stop: Stop, now: datetime) -> Coroutine[None, None, None] | None:
