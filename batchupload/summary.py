@@ -137,7 +137,8 @@ class Summary:
                 sentence = _wrap(reason.sentence, max(30, width - margin - 2))
                 lines.append(head + ("\n" + " " * (margin + 2)).join(sentence))
         rate = f"{tally.sent / self.seconds:,.1f} orders/s" if self.seconds else ""
-        lines.append("")
+        if lines[-1]:
+            lines.append("")
         if not self.checked_only:
             sends = f"{tally.sent:,} orders in {tally.attempts:,} sends, {size(tally.bytes_sent)}"
             lines += [f"Sent {sends} in {duration(self.seconds)} ({rate})."]
@@ -155,8 +156,13 @@ class Summary:
     def _verdict(self) -> str:
         """The run in one sentence."""
         rows = "1 row" if self.tally.rows == 1 else f"{self.tally.rows:,} rows"
+        if self.stopped is Reason.STOPPED:
+            left = self.tally.outcomes[Outcome.DEFERRED]
+            return f"Stopped after {duration(self.seconds)}, as asked; {left:,} of {rows} are left for another run."
         if self.stopped:
             return f"Stopped early after {duration(self.seconds)}. {self.stopped.sentence}"
+        if not self.tally.rows and not self.broken:
+            return "There was nothing to do: the manifest has no rows."
         if self.checked_only:
             bad = self.tally.outcomes[Outcome.INVALID]
             return f"Checked {rows}; nothing was sent. " + (
