@@ -107,7 +107,7 @@ def cli() -> None:
 @cli.command(epilog=_EXIT_CODES, short_help="Send the photos of a manifest, and write a report.")
 @_JOB_OPTIONS
 @click.option("--dry-run", is_flag=True, help="Send nothing; the same as `check`.")
-@click.option("--concurrency", type=int, metavar="N", help="Orders under way at once [8].")
+@click.option("--concurrency", metavar="N|auto", help="Sends at once [auto: what the endpoint can take].")
 @click.option("--deadline", metavar="TIME", help="End by then: 06:00, or after 2h30m; the rest is deferred.")
 @click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded.")
 @click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")
@@ -287,7 +287,8 @@ def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tup
     for name, setting in SETTING_OF.items():
         if options.get(name) is not None:
             option = "--" + name.replace("_", "-")
-            given[setting] = (option, options[name])
+            value = options[name]
+            given[setting] = (option, int(value) if name == "concurrency" and value.isdecimal() else value)
             if name not in {"encoding", "deadline"}:
                 again += [option, str(options[name])]
     return load(Path(file) if file else None, os.environ, given, send=send), tuple(again)

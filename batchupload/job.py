@@ -199,7 +199,9 @@ def _note(pace: Pace, stop: Stop) -> str:
         return "stopping: orders under way may end"
     if pace.down:
         return "the endpoint does not answer; one order at a time probes it"
-    return f"the endpoint asked for {pace.paused:.0f} s of quiet" if pace.paused >= 1 else ""
+    if pace.paused >= 1:
+        return f"the endpoint asked for {pace.paused:.0f} s of quiet"
+    return f"{pace.concurrency} at once ({pace.why})"
 
 
 @contextmanager

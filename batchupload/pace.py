@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from batchupload.model import Finding, Verdict
+from batchupload.limit import ConcurrencyLimit
+from batchupload.model import Attempt, Finding, Verdict
 from batchupload.reasons import Reason
 from batchupload.settings import PaceSettings, RetrySettings
+from batchupload.slots import Slots
 from batchupload.stop import Stop
 
 RETRY_FLOOR = 10.0
@@ -15,6 +18,12 @@ RETRY_BURST = 100.0
 """Retries that a run may save up."""
 PROBE_FIRST, PROBE_CAP = 1.0, 30.0
 """Seconds between probes of an endpoint that is down: the first wait, doubled each time up to the cap."""
+AHEAD = 2
+"""Orders whose photos are read while all sends that may be are under way."""
+OVERLOAD = frozenset(
+    {Reason.RATE_LIMITED, Reason.UNAVAILABLE, Reason.REPLY_TIMEOUT, Reason.CONNECT_TIMEOUT, Reason.UPLOAD_STALLED}
+)
+"""What an endpoint does that has too much to do."""
 LOOK_AGAIN = 0.25
 """Seconds after which a send that waits at the gate looks again."""
 
@@ -46,6 +55,27 @@ class Pace:
         self._retries = RETRY_FLOOR
         self._earned = now()
         self._retry_turn = asyncio.Lock()
+        self._limit = ConcurrencyLimit(*settings.bounds, now)
+        self._sends = Slots(self._limit.value)
+        self._orders = Slots(self._limit.value + AHEAD)
+
+    @property
+    def concurrency(self) -> int:
+        """Sends that may be under way at present."""
+        return self._limit.value
+
+    @property
+    def why(self) -> str:
+        """Why it is as many, for a person."""
+        return self._limit.why
+
+    def order(self) -> AbstractAsyncContextManager[None]:
+        """A place for an order in work, from reading its photos on: a few more than sends."""
+        return self._orders.one()
+
+    def send(self) -> AbstractAsyncContextManager[None]:
+        """A place for a send."""
+        return self._sends.one()
 
     @property
     def down(self) -> bool:
@@ -98,6 +128,16 @@ class Pace:
             self._learn_of_failure(turn)
         if turn.probe:
             self._probing = False
+
+    def learn_time(self, attempt: Attempt) -> None:
+        """Take in how long an attempt took; this may change how many are made at once."""
+        finding = attempt.finding
+        if finding.reason in OVERLOAD:
+            self._limit.overloaded(attempt.began)
+        elif finding.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}:
+            self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent)
+        self._sends.resize(self._limit.value)
+        self._orders.resize(self._limit.value + AHEAD)
 
     def _learn_of_wrong_address(self) -> None:
         self._misaddressed += 1

@@ -12,8 +12,8 @@ from batchupload.attempt import make_attempt
 from batchupload.ending import after_last_attempt, already_uploaded, not_tried_again, unsent, unusable
 from batchupload.endpoint import Endpoint
 from batchupload.manifest import ManifestError
-from batchupload.model import Ending, Order, Outcome, PhotoSet, Problem, Row, Standing
-from batchupload.pace import Pace
+from batchupload.model import Attempt, Ending, Order, Outcome, PhotoSet, Problem, Row, Standing
+from batchupload.pace import AHEAD, Pace
 from batchupload.photos import FilesExhaustedError, load_photos
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
@@ -52,8 +52,9 @@ class Pipeline:
         self._stop = stop
         self._recorder = recorder
         self._force = force
+        self._workers = settings.pace.bounds[1] + AHEAD
         self._retry = RetryPolicy(settings.retry)
-        self._queue: asyncio.Queue[Order | None] = asyncio.Queue(2 * settings.pace.concurrency)
+        self._queue: asyncio.Queue[Order | None] = asyncio.Queue(2 * self._workers)
         self._endings: asyncio.Queue[Ending | None] = asyncio.Queue(ROWS_AT_ONCE)
         self._room = asyncio.Semaphore(IN_HAND)
         self._readers = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), "photos")
@@ -66,11 +67,11 @@ class Pipeline:
             async with asyncio.TaskGroup() as group:
                 drain = group.create_task(self._stop.drained(self._settings.timeouts.drain))
                 recorder = group.create_task(self._record())
-                for _ in range(self._settings.pace.concurrency):
+                for _ in range(self._workers):
                     group.create_task(self._work(group))
                 await self._feed(rows)
                 await self._queue.join()
-                for _ in range(self._settings.pace.concurrency):
+                for _ in range(self._workers):
                     await self._queue.put(None)
                 await self._endings.put(None)
                 await recorder
@@ -107,7 +108,8 @@ class Pipeline:
     async def _work(self, group: asyncio.TaskGroup) -> None:
         while order := await self._queue.get():
             try:
-                step = await self._step(order)
+                async with self._pace.order():
+                    step = await self._step(order)
             except Exception:  # a boundary: whatever is wrong in here, the row gets its ending, and the run stops
                 log.exception("An internal fault at line %d of %s", order.row.line, order.row.manifest.name)
                 self._stop.ask(Reason.INTERNAL_ERROR)
@@ -144,15 +146,9 @@ class Pipeline:
             return Ending(order.row, Outcome.DEFERRED, Reason.NOT_SENT)
         if not order.attempts and photo_set.digest == order.standing.uploaded and not self._force:
             return already_uploaded(order)
-        turn = await self._pace.turn(first=not order.attempts)
-        if turn is None:
+        attempt = await self._send(order, photo_set, self._endpoint)
+        if attempt is None:
             return self._left(order, self._stop.cause or Reason.STOPPED)
-        if not await self._recorder.begin(order, photo_set.digest):
-            return self._left(order, Reason.LEDGER_LOST)
-        limit = self._settings.retry.order_limit - self._elapsed(order)
-        attempt = await make_attempt(self._endpoint, order.row.order_id, photo_set, self._settings, self._stop, limit)
-        self._recorder.ended(order, attempt)
-        self._pace.learn(turn, attempt.finding)
         order = order.after(attempt, photo_set.digest)
         elapsed = self._elapsed(order)
         if attempt.finding.reason is Reason.STOPPED:
@@ -161,6 +157,19 @@ class Pipeline:
         if delay is None:
             return after_last_attempt(order, elapsed, self._retry.exhausted(order.attempts))
         return order, delay
+
+    async def _send(self, order: Order, photo_set: PhotoSet, endpoint: Endpoint) -> Attempt | None:
+        """One attempt, on record before its first byte leaves; None where it must not begin."""
+        async with self._pace.send():
+            turn = await self._pace.turn(first=not order.attempts)
+            if turn is None or not await self._recorder.begin(order, photo_set.digest):
+                return None
+            limit = self._settings.retry.order_limit - self._elapsed(order)
+            attempt = await make_attempt(endpoint, order.row.order_id, photo_set, self._settings, self._stop, limit)
+            self._recorder.ended(order, attempt)
+            self._pace.learn(turn, attempt.finding)
+            self._pace.learn_time(attempt)
+            return attempt
 
     async def _load(self, order: Order) -> PhotoSet | Problem:
         row, settings, trusted = order.row, self._settings.photos, order.digest or order.standing.uploaded

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
 
@@ -27,6 +27,15 @@ def compiled(pattern: str | None) -> str | None:
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from None
     return pattern
+
+
+def number_or_auto(value: object) -> Literal["auto"] | int:
+    """Raise a `ValueError` where `value` is neither `auto` nor a number of sends at once."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256:
+        return value
+    raise ValueError(f"give a number from 1 to 256, or auto, not {value!r}")
 
 
 class ReplyRule(Section):
@@ -177,7 +186,11 @@ class PhotoSettings(Section):
 class PaceSettings(Section):
     """How many at once, and when to give up."""
 
-    concurrency: Annotated[int, Field(ge=1, le=256)] = Field(8, description="Orders under way at once.")
+    concurrency: Annotated[Literal["auto"] | int, PlainValidator(number_or_auto)] = Field(
+        "auto", description="Sends at once; auto finds what the endpoint can take."
+    )
+    lowest: Annotated[int, Field(ge=1, le=256)] = Field(1, description="With auto, never fewer at once.")
+    highest: Annotated[int, Field(ge=1, le=256)] = Field(64, description="With auto, never more at once.")
     stop_after_misaddressed: Annotated[int, Field(ge=1, le=100_000)] = Field(
         5, description="The run ends when its first N orders, or later 4 × N in a row, all find the address wrong."
     )
@@ -193,6 +206,17 @@ class PaceSettings(Section):
     deadline: str | None = Field(
         None, description="Time of day such as 06:00, or a duration such as 2h30m, by which a run is to end."
     )
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Fewest and most sends at once."""
+        return (self.lowest, self.highest) if self.concurrency == "auto" else (self.concurrency, self.concurrency)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.lowest > self.highest:
+            raise ValueError("lowest must not be above highest")
+        return self
 
     @field_validator("deadline")
     @classmethod

@@ -54,8 +54,8 @@ def test_command_line_is_stronger_than_environment_than_file_than_default(tmp_pa
     [
         ("pace:\n  concurency: 3\n", "line 4: pace.concurency: no such setting. Did you mean concurrency?"),
         ("paces: {}\n", "line 3: paces: no such setting. Did you mean pace?"),
-        ("pace:\n  concurrency: many\n", "line 4: pace.concurrency: Input should be a valid integer"),
-        ("pace:\n  concurrency: 0\n", "line 4: pace.concurrency: Input should be greater than or equal to 1, not 0"),
+        ("pace:\n  concurrency: many\n", "line 4: pace.concurrency: give a number from 1 to 256, or auto, not 'many'"),
+        ("pace:\n  concurrency: 0\n", "line 4: pace.concurrency: give a number from 1 to 256, or auto, not 0"),
         ("pace: 3\n", "line 3: pace: "),
         ("pace:\n  concurrency: 1\n  concurrency: 2\n", "line 5: pace.concurrency stands twice"),
         ("photos:\n  validate: fully\n", "line 4: photos.validate: Input should be 'off', 'header' or 'full'"),

@@ -348,7 +348,7 @@ async def test_a_run_ends_by_its_deadline_and_the_rest_is_deferred(shop: Shop) -
 async def test_what_hangs_at_the_deadline_is_broken_off(shop: Shop) -> None:
     shop.orders(4)
     summary, report, _ = await send_to_sandbox(
-        shop.manifest(), ["no_answer=100%"], pace={"deadline": "1s"}, timeouts={"reply": 30.0}
+        shop.manifest(), ["no_answer=100%"], pace={"deadline": "1s", "concurrency": 4}, timeouts={"reply": 30.0}
     )
     assert summary.seconds < 3
     assert summary.exit_code == 3

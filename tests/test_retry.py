@@ -87,7 +87,8 @@ async def test_retry_after_pauses_all_orders(shop: Shop) -> None:
 
 async def test_an_order_whose_time_is_over_is_deferred(shop: Shop) -> None:
     shop.orders(1)
-    _, report, _ = await send_to_sandbox(shop.manifest(), ["http_503=100%"], retry={"order_limit": 0.05, "base": 10.0})
+    waits = {"order_limit": 1.0, "base": 600.0, "cap": 600.0}
+    _, report, _ = await send_to_sandbox(shop.manifest(), ["http_503=100%"], retry=waits)
     assert outcomes(report) == {"HT000000": ("deferred", "order_time_limit")}
 
 
