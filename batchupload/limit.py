@@ -69,7 +69,7 @@ class ConcurrencyLimit:
     def _move(self, share: float) -> None:
         queued = self._limit * (1 - share)
         # One order in the queue keeps the endpoint busy; the rest allows for times that vary of themselves.
-        few, many = 0.6 + 0.08 * self._limit, 1.4 + 0.12 * self._limit
+        few, many = 0.5 + 0.08 * self._limit, 1.3 + 0.12 * self._limit
         if queued > many:
             self._limit = max(min(self._limit * share + 1, self._limit - 1), self._lowest)
             self._doubling = False
