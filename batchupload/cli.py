@@ -26,7 +26,7 @@ EXIT_CODES = {
     0: "every row is uploaded, skipped or duplicate (check: every row can be sent)",
     1: "finished, but some row needs a person or another run",
     2: "wrong usage, config or manifest: nothing was sent",
-    3: "stopped early: endpoint down, its address wrong, or the deadline came; run again",
+    3: "stopped early: endpoint down or refusing, its address wrong, or the deadline came",
     4: "another run holds the ledger: nothing was sent",
     5: "the ledger or the report can't be written: sending stopped",
     130: "stopped by Ctrl-C, drained",
@@ -42,6 +42,8 @@ SETTING_OF = {
     "photos_root": "photos.root",
     "encoding": "manifest.encoding",
     "deadline": "pace.deadline",
+    "canary": "pace.canary",
+    "max_failures": "pace.max_failures",
 }
 
 
@@ -109,6 +111,8 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="Send nothing; the same as `check`.")
 @click.option("--concurrency", metavar="N|auto", help="Sends at once [auto: what the endpoint can take].")
 @click.option("--deadline", metavar="TIME", help="End by then: 06:00, or after 2h30m; the rest is deferred.")
+@click.option("--canary", type=int, metavar="N", help="End where the first N orders all go wrong alike [20]; 0: don't.")
+@click.option("--max-failures", metavar="N|P%", help="End when more than this goes wrong.")
 @click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded.")
 @click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")
 def run(manifests: tuple[Path, ...], dry_run: bool, **options: Any) -> None:
@@ -289,7 +293,7 @@ def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tup
             option = "--" + name.replace("_", "-")
             value = options[name]
             given[setting] = (option, int(value) if name == "concurrency" and value.isdecimal() else value)
-            if name not in {"encoding", "deadline"}:
+            if name not in {"encoding", "deadline", "canary", "max_failures"}:
                 again += [option, str(options[name])]
     return load(Path(file) if file else None, os.environ, given, send=send), tuple(again)
 

@@ -85,7 +85,9 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         if ledger:
             endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts))
         pace = Pace(settings.pace, settings.retry, stop, loop.time)
-        recorder = Recorder(ledger, report, tally, stop, mask_orders=settings.log.mask_orders)
+        recorder = Recorder(
+            ledger, report, tally, stop, mask_orders=settings.log.mask_orders, max_failures=settings.pace.max_failures
+        )
         pipeline = Pipeline(settings, plan.survey, endpoint, pace, stop, recorder, force=wish.force)
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
         display = display_for(total, quiet=wish.quiet, verbose=wish.verbose)
@@ -101,6 +103,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             not wish.send,
             plan.survey.rows - total,
             recorder.lost or stop.cause,
+            stop.detail,
             stop.signal,
             str(pipeline.broken) if pipeline.broken else _changed(plan),
             _again(wish, settings, path, manifests),

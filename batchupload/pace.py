@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from batchupload.budget import seen_alike
 from batchupload.limit import ConcurrencyLimit
 from batchupload.model import Attempt, Finding, Verdict
 from batchupload.reasons import Reason
@@ -18,6 +19,8 @@ RETRY_BURST = 100.0
 """Retries that a run may save up."""
 PROBE_FIRST, PROBE_CAP = 1.0, 30.0
 """Seconds between probes of an endpoint that is down: the first wait, doubled each time up to the cap."""
+CANARY_SENDS = 4
+"""Sends at once while the first orders go ahead."""
 AHEAD = 2
 """Orders whose photos are read while all sends that may be are under way."""
 OVERLOAD = frozenset(
@@ -34,6 +37,8 @@ class Turn:
 
     probe: bool
     """Whether it finds out if the endpoint is back; the others wait for it."""
+    first: bool = False
+    """Whether it is the order's first."""
 
 
 class Pace:
@@ -56,18 +61,23 @@ class Pace:
         self._earned = now()
         self._retry_turn = asyncio.Lock()
         self._limit = ConcurrencyLimit(*settings.bounds, now)
-        self._sends = Slots(self._limit.value)
-        self._orders = Slots(self._limit.value + AHEAD)
+        self._first: list[Finding] = []
+        self._sends = Slots(self.concurrency)
+        self._orders = Slots(self.concurrency + AHEAD)
 
     @property
     def concurrency(self) -> int:
         """Sends that may be under way at present."""
-        return self._limit.value
+        return min(self._limit.value, CANARY_SENDS) if self._testing else self._limit.value
 
     @property
     def why(self) -> str:
         """Why it is as many, for a person."""
-        return self._limit.why
+        return "the first orders go ahead" if self._testing else self._limit.why
+
+    @property
+    def _testing(self) -> bool:
+        return len(self._first) < self._settings.canary
 
     def order(self) -> AbstractAsyncContextManager[None]:
         """A place for an order in work, from reading its photos on: a few more than sends."""
@@ -102,7 +112,7 @@ class Pace:
             if wait <= 0:
                 self._probing = self.down
                 self._earn(self._retry.budget if first else 0.0)
-                return Turn(probe=self.down)
+                return Turn(self.down, first)
             await self._stop.sleep(min(wait, LOOK_AGAIN))
         return None
 
@@ -116,6 +126,10 @@ class Pace:
 
     def learn(self, turn: Turn, finding: Finding) -> None:
         """Take in what an attempt found; this may end the run."""
+        if turn.first and self._testing:
+            self._first.append(finding)
+            if not self._testing and (seen := seen_alike(self._first)):
+                self._stop.ask(Reason.CANARY, seen)
         if finding.retry_after and finding.verdict is Verdict.RETRY:
             self._paused_until = max(self._paused_until, self._now() + finding.retry_after)
         if finding.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}:
@@ -136,8 +150,8 @@ class Pace:
             self._limit.overloaded(attempt.began)
         elif finding.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}:
             self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent)
-        self._sends.resize(self._limit.value)
-        self._orders.resize(self._limit.value + AHEAD)
+        self._sends.resize(self.concurrency)
+        self._orders.resize(self.concurrency + AHEAD)
 
     def _learn_of_wrong_address(self) -> None:
         self._misaddressed += 1

@@ -120,6 +120,8 @@ class Reason(StrEnum):
     STOPPED = "stopped", "The run was stopped before this order was done: run again."
     ENDPOINT_DOWN = "endpoint_down", "The run ended early because the endpoint is down: run again later."
     ADDRESS_REFUSED = "address_refused", "The run ended early because the address is wrong: correct it and run again."
+    CANARY = "canary", "The run ended early because its first orders nearly all met the same (pace.canary)."
+    MAX_FAILURES = "max_failures", "The run ended early because more went wrong than pace.max_failures allows."
     DEADLINE = "deadline", "The run ended early because its deadline came: run again."
     LEDGER_LOST = "ledger_lost", "The run ended early because its ledger could no longer be written: see the disk."
     REPORT_LOST = "report_lost", "The run ended early because its report could no longer be written."

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 
+from batchupload.budget import overspent
 from batchupload.ledger import Ledger, LedgerError
 from batchupload.model import Attempt, Ending, Order, Standing
 from batchupload.reasons import Reason
@@ -20,13 +21,21 @@ class Recorder:
     """
 
     def __init__(
-        self, ledger: Ledger | None, report: Report, tally: Tally, stop: Stop, *, mask_orders: bool = False
+        self,
+        ledger: Ledger | None,
+        report: Report,
+        tally: Tally,
+        stop: Stop,
+        *,
+        mask_orders: bool = False,
+        max_failures: str | None = None,
     ) -> None:
         self._ledger = ledger
         self._report: Report | None = report
         self._tally = tally
         self._stop = stop
         self._mask_orders = mask_orders
+        self._max_failures = max_failures
         self.lost: Reason | None = None
         """Which record can no longer be written, if one can't."""
         self.unreported: list[Ending] = []
@@ -75,6 +84,8 @@ class Recorder:
         for ending in endings:
             self._tally.add(ending)
             log.info("%s", self.line(ending))
+        if self._max_failures and (seen := overspent(self._max_failures, self._tally.outcomes)):
+            self._stop.ask(Reason.MAX_FAILURES, seen)
 
     def line(self, ending: Ending) -> str:
         """An ending as a log line."""

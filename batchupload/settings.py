@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
 
@@ -27,6 +27,11 @@ def compiled(pattern: str | None) -> str | None:
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from None
     return pattern
+
+
+def as_text(value: object) -> object:
+    """YAML reads 5 as a number and 5% as text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def number_or_auto(value: object) -> Literal["auto"] | int:
@@ -191,6 +196,15 @@ class PaceSettings(Section):
     )
     lowest: Annotated[int, Field(ge=1, le=256)] = Field(1, description="With auto, never fewer at once.")
     highest: Annotated[int, Field(ge=1, le=256)] = Field(64, description="With auto, never more at once.")
+    canary: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        20,
+        description="The first N orders go a few at once, and the run ends where nearly all meet the same; 0 for none.",
+    )
+    max_failures: Annotated[str, BeforeValidator(as_text)] | None = Field(
+        None,
+        pattern=r"^[0-9]{1,9}$|^[0-9]{1,2}(\.[0-9]+)?%$",
+        description="The run ends with more failures than this: a number, or a share of the rows such as 5%.",
+    )
     stop_after_misaddressed: Annotated[int, Field(ge=1, le=100_000)] = Field(
         5, description="The run ends when its first N orders, or later 4 × N in a row, all find the address wrong."
     )

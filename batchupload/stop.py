@@ -17,6 +17,8 @@ class Stop:
     def __init__(self) -> None:
         self.cause: Reason | None = None
         """Why the run ends early, or None."""
+        self.detail = ""
+        """What was seen that led to it."""
         self.signal: int | None = None
         """The first signal that came, or None."""
         self.at_once = False
@@ -24,10 +26,11 @@ class Stop:
         self._asked = asyncio.Event()
         self._scopes: set[asyncio.Timeout] = set()
 
-    def ask(self, cause: Reason) -> None:
+    def ask(self, cause: Reason, detail: str = "") -> None:
         """Begin no more sends; those under way go on."""
         if self.cause is None:
             self.cause = cause
+            self.detail = detail
             self._asked.set()
 
     def now(self) -> None:

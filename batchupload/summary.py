@@ -24,7 +24,14 @@ NEXT_STEP = {
     Outcome.DEFERRED: "run again",
 }
 TELL_NOTHING_NEW = frozenset({Reason.ACCEPTED, Reason.REPEATED_ROW})
-STOPPED_EARLY = frozenset({Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.DEADLINE})
+STOPPED_EARLY = frozenset(
+    {Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.CANARY, Reason.MAX_FAILURES, Reason.DEADLINE}
+)
+GO_ON = {
+    Reason.CANARY: "If that is right, go on all the same with --canary 0.",
+    Reason.MAX_FAILURES: "Go on all the same with a higher --max-failures.",
+}
+"""How to overrule the stop."""
 RECORDS_LOST = frozenset({Reason.LEDGER_LOST, Reason.REPORT_LOST})
 
 
@@ -62,6 +69,8 @@ class Summary:
     left_out: int = 0
     """Rows beyond `--limit`."""
     stopped: Reason | None = None
+    seen: str = ""
+    """What was seen that stopped it."""
     signal: int | None = None
     broken: str = ""
     """Why the manifests were not read to their end, if so."""
@@ -160,7 +169,9 @@ class Summary:
             left = self.tally.outcomes[Outcome.DEFERRED]
             return f"Stopped after {duration(self.seconds)}, as asked; {left:,} of {rows} are left for another run."
         if self.stopped:
-            return f"Stopped early after {duration(self.seconds)}. {self.stopped.sentence}"
+            return f"Stopped early after {duration(self.seconds)}. {self.stopped.sentence}" + (
+                f" {self.seen} {GO_ON[self.stopped]}" if self.stopped in GO_ON else ""
+            )
         if not self.tally.rows and not self.broken:
             return "There was nothing to do: the manifest has no rows."
         if self.checked_only:

@@ -1,0 +1,159 @@
+"""How many at once, and when a run had better end: found out from what the endpoint does."""
+
+import random
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+import pytest
+from conftest import Shop, outcomes, send_to_sandbox
+
+from batchupload.budget import overspent, seen_alike
+from batchupload.limit import ConcurrencyLimit
+from batchupload.model import Finding, Outcome, Verdict
+from batchupload.reasons import Reason
+from batchupload.slots import Slots
+
+SECONDS = 120.0
+
+
+class Model:
+    """An endpoint with workers and a line in front of them, in virtual time."""
+
+    def __init__(self, workers: Callable[[float], int], service: float) -> None:
+        self.time = 0.0
+        self.limit = ConcurrencyLimit(1, 64, lambda: self.time)
+        self.most = 0
+        self._workers = workers
+        self._service = service
+        self._chance = random.Random(1)
+
+    def run(self, fixed: int | None = None) -> tuple[float, float]:
+        """Orders/s, and the median time of an answer."""
+        line, busy = deque[float](), list[tuple[float, float]]()
+        times = []
+        while self.time < SECONDS:
+            allowed = fixed or self.limit.value
+            self.most = max(self.most, allowed)
+            line.extend(self.time for _ in range(allowed - len(line) - len(busy)))
+            while line and len(busy) < self._workers(self.time):
+                took = self._service * self._chance.uniform(0.95, 1.1)
+                heappush(busy, (self.time + took, line.popleft()))
+            self.time, began = heappop(busy)
+            times.append(self.time - began)
+            self.limit.answered(began, self.time - began, 90_000)
+        return len(times) / SECONDS, sorted(times)[len(times) // 2]
+
+
+@pytest.mark.parametrize(
+    ("workers", "service"),
+    [
+        (lambda _: 4, 0.3),
+        (lambda _: 32, 0.08),
+        (lambda _: 1, 0.1),
+        (lambda at: 24 if at < SECONDS / 2 else 12, 0.1),
+        (lambda at: 8 if at < SECONDS / 2 else 24, 0.1),
+    ],
+)
+def test_the_endpoint_is_kept_busy_and_little_queues_there(workers: Callable[[float], int], service: float) -> None:
+    best = max(Model(workers, service).run(fixed)[0] for fixed in (1, 2, 4, 8, 16, 32, 64))
+    rate, median = Model(workers, service).run()
+    assert rate > 0.9 * best
+    assert median < 2.1 * service
+
+
+def test_an_endpoint_without_a_limit_gets_the_most_that_is_allowed() -> None:
+    model = Model(lambda _: 1000, 0.05)
+    model.run()
+    assert model.most == 64
+
+
+def test_overload_halves_the_limit_once_for_all_sends_of_a_round() -> None:
+    model = Model(lambda _: 1000, 0.05)
+    model.run()
+    before = model.limit.value
+    for _ in range(20):
+        model.limit.overloaded(model.time - 0.01 if _ else model.time)
+    assert model.limit.value == before // 2
+    model.time += 1
+    model.limit.overloaded(model.time)
+    assert model.limit.value == before // 4
+
+
+def test_a_fixed_limit_stays() -> None:
+    limit = ConcurrencyLimit(7, 7, lambda: 0.0)
+    limit.overloaded(0.0)
+    for _ in range(100):
+        limit.answered(0.0, 1.0, 10)
+    assert limit.value == 7
+
+
+async def test_slots_can_shrink_and_grow_while_taken() -> None:
+    slots = Slots(3)
+    held = [slots.one() for _ in range(3)]
+    for one in held:
+        await one.__aenter__()
+    slots.resize(1)
+    for one in held[:2]:
+        await one.__aexit__(None, None, None)
+    assert slots.taken == 1
+    slots.resize(2)
+    async with slots.one():
+        assert slots.taken == 2
+    await held[2].__aexit__(None, None, None)
+    async with slots.one(), slots.one():
+        assert slots.taken == 2
+
+
+def finding(verdict: Verdict, reason: Reason, message: str = "") -> Finding:
+    return Finding(verdict, reason, message=message)
+
+
+def test_first_orders_that_all_go_wrong_alike_are_seen() -> None:
+    refused = finding(Verdict.REJECTED, Reason.ENDPOINT_REFUSED, "签名错误")
+    accepted = finding(Verdict.ACCEPTED, Reason.ACCEPTED)
+    assert "19 of the first 20 orders met endpoint_refused (“签名错误”)" in seen_alike([*[refused] * 19, accepted])
+    assert seen_alike([*[refused] * 17, *[accepted] * 3]) == ""
+    assert seen_alike([accepted] * 20) == ""
+    assert seen_alike([finding(Verdict.REJECTED, Reason.ENDPOINT_REFUSED, str(n)) for n in range(20)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("allowed", "failed", "rows", "over"),
+    [("3", 3, 10, False), ("3", 4, 10, True), ("10%", 4, 10, False), ("10%", 5, 50, False), ("10%", 6, 50, True),
+     ("0", 1, 1, True), ("0.5%", 1, 100, True)],
+)  # fmt: skip
+def test_a_budget_of_failures_is_a_number_or_a_share(allowed: str, failed: int, rows: int, over: bool) -> None:
+    counts = dict.fromkeys(Outcome, 0) | {Outcome.FAILED: failed, Outcome.UPLOADED: rows - failed}
+    assert bool(overspent(allowed, counts)) == over
+
+
+async def test_a_run_whose_first_orders_are_all_refused_alike_ends(shop: Shop) -> None:
+    orders = shop.orders(120)
+    manifest = shop.manifest()
+    summary, report, server = await send_to_sandbox(manifest, ["refused=100%"], pace={"concurrency": 16})
+    assert summary.exit_code == 3
+    assert int(str(server.stats()["requests"])) <= 20 + 4
+    assert sorted(outcomes(report)) == orders
+    assert {row["reason"] for row in report} == {"endpoint_refused", "canary"}
+    text = summary.as_text(1000)
+    assert "20 of the first 20 orders met endpoint_refused (“订单不存在”)." in text
+    assert "--canary 0" in text
+
+
+async def test_without_a_canary_it_goes_on(shop: Shop) -> None:
+    shop.orders(60)
+    summary, _, _ = await send_to_sandbox(shop.manifest(), ["refused=100%"], pace={"canary": 0})
+    assert summary.exit_code == 1
+    assert summary.tally.outcomes[Outcome.REJECTED] == 60
+
+
+async def test_a_run_ends_with_more_failures_than_allowed(shop: Shop) -> None:
+    orders = shop.orders(200)
+    pace = {"max_failures": 5, "concurrency": 4, "canary": 0}
+    summary, report, _ = await send_to_sandbox(shop.manifest(), ["refused=50%"], pace=pace)
+    assert summary.exit_code == 3
+    assert sorted(outcomes(report)) == orders
+    assert 6 <= summary.tally.outcomes[Outcome.REJECTED] <= 6 + 8
+    assert "5 are allowed" in summary.as_text(1000)
+    assert {row["reason"] for row in report if row["outcome"] == "deferred"} == {"max_failures"}
