@@ -30,4 +30,6 @@ async def make_attempt(
     else:
         rules, cap = settings.endpoint.replies, settings.retry.retry_after_cap
         finding = judge(answer, transfer.whole, rules, datetime.now(UTC), cap)
-    return Attempt(started_at, began, now() - began, transfer.bytes_sent, finding)
+    ended = now()
+    uploading = (transfer.uploaded_at or ended) - began
+    return Attempt(started_at, began, ended - began, uploading, transfer.bytes_sent, finding)

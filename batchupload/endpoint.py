@@ -4,7 +4,8 @@ import asyncio
 import errno
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -12,14 +13,18 @@ from typing import Self
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
+from yarl import URL
 
 from batchupload import __version__
 from batchupload.model import Cause, NoReply, Phase, PhotoSet, Reply
 from batchupload.reasons import Reason
 from batchupload.settings import EndpointSettings, FieldNames, TimeoutSettings
+from batchupload.throttle import Throttle
 
-SLICE = 64 * 1024
+SLICE = 256 * 1024
 """Bytes handed to the network at once; what the progress clock can see."""
+SLICE_HELD = 16 * 1024
+"""The same where the bandwidth is limited."""
 UNSENT = 128 * 1024
 """Bytes that the system may hold back unsent. Its usual megabytes would let the progress clock stop too early, and
 the reply clock start before a slow link has carried the upload."""
@@ -36,8 +41,8 @@ class Transfer:
     bytes_sent: int = 0
     """Body bytes handed to the network, counted before they are: fewer than `size` means that the endpoint
     cannot have the whole body."""
-    replied: bool = False
-    """Whether a reply began."""
+    uploaded_at: float | None = None
+    """When the whole body had been handed over, by the loop's clock."""
 
     @property
     def whole(self) -> bool:
@@ -48,9 +53,13 @@ class Transfer:
 class Endpoint:
     """The upload call. An async context manager that holds the one HTTP session of a run."""
 
-    def __init__(self, settings: EndpointSettings, timeouts: TimeoutSettings) -> None:
+    def __init__(
+        self, settings: EndpointSettings, timeouts: TimeoutSettings, bandwidth: Throttle | None = None
+    ) -> None:
         self._settings = settings
         self._timeouts = timeouts
+        self._bandwidth = bandwidth
+        self._url = URL(settings.url)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -70,31 +79,23 @@ class Endpoint:
 
     def prepare(self, order_id: str, photo_set: PhotoSet) -> "MultipartBody":
         """The body of one attempt; it can't be used for another."""
-        return MultipartBody(order_id, photo_set, self._settings.fields)
+        return MultipartBody(order_id, photo_set, self._settings.fields, self._bandwidth)
 
     async def send(self, body: "MultipartBody", limit: float) -> Reply | NoReply:
-        """Make one attempt; `limit` in seconds bounds it beside its own timeouts.
+        """Make one attempt; `limit` in seconds bounds it beside its own timeouts, less the waits for our own bandwidth.
 
         Raises nothing for what network and endpoint do. `body.transfer` tells how far it got, also when cancelled.
         """
         transfer, timeouts = body.transfer, self._timeouts
-        waits = {Phase.CONNECT: timeouts.connect, Phase.BODY: timeouts.progress, Phase.REPLY: timeouts.reply}
-        now = asyncio.get_running_loop().time
-        end = now() + min(limit, transfer.size / timeouts.slowest_link + timeouts.connect + timeouts.reply)
+        limit = min(limit, transfer.size / timeouts.slowest_link + timeouts.connect + timeouts.reply)
         try:
             async with asyncio.timeout(None) as timeout:
-
-                def tick() -> None:
-                    if not transfer.replied and not timeout.expired():
-                        timeout.reschedule(min(now() + waits[transfer.phase], end))
-
-                tick()
-                body.tick = tick
-                async with self._session.post(self._settings.url, data=body, allow_redirects=False) as response:
+                watchdog = Watchdog(timeout, transfer, timeouts, limit)
+                body.watchdog = lambda: watchdog
+                async with self._session.post(self._url, data=body, allow_redirects=False) as response:
                     # Whatever becomes of the rest of the body now, the reply has its own time.
-                    transfer.replied = True
-                    timeout.reschedule(None)
-                    content, cut = await self._read(response, min(timeouts.reply, end - now()))
+                    watchdog.end()
+                    content, cut = await self._read(response, min(timeouts.reply, watchdog.left))
         except TimeoutError:
             return NoReply(transfer.phase, Cause.TIMEOUT)
         except aiohttp.ClientError as error:
@@ -126,10 +127,52 @@ class Endpoint:
         return content, Reason.REPLY_TOO_LARGE
 
 
-class MultipartBody(Payload):
-    """One request body of known length, written as slices of the photos themselves, without a copy."""
+class Watchdog:
+    """Ends an attempt that makes no progress: each phase has its own patience, begun anew at every sign of progress."""
 
-    def __init__(self, order_id: str, photo_set: PhotoSet, names: FieldNames) -> None:
+    def __init__(self, timeout: asyncio.Timeout, transfer: Transfer, timeouts: TimeoutSettings, limit: float) -> None:
+        self._timeout = timeout
+        self._transfer = transfer
+        self._waits = {Phase.CONNECT: timeouts.connect, Phase.BODY: timeouts.progress, Phase.REPLY: timeouts.reply}
+        self._now = asyncio.get_running_loop().time
+        self._end = self._now() + limit
+        self._ended = False
+        self.progress()
+
+    @property
+    def left(self) -> float:
+        """Seconds left of the whole attempt."""
+        return self._end - self._now()
+
+    def progress(self) -> None:
+        """Begin the wait of the present phase."""
+        if not self._ended and not self._timeout.expired():
+            self._timeout.reschedule(min(self._now() + self._waits[self._transfer.phase], self._end))
+
+    def end(self) -> None:
+        """Watch no more."""
+        self._ended = True
+        self._timeout.reschedule(None)
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[None, None]:
+        """A wait of our own, which is no fault of the endpoint: it does not count."""
+        began = self._now()
+        if not self._ended and not self._timeout.expired():
+            self._timeout.reschedule(None)
+        yield
+        self._end += self._now() - began
+
+
+class MultipartBody(Payload):
+    """One request body of known length, written as slices of the photos themselves, small ones joined."""
+
+    watchdog: Callable[[], Watchdog]
+    """Gives the attempt's; set before the body is written. No attribute itself, since test doubles copy bodies."""
+
+    def __init__(
+        self, order_id: str, photo_set: PhotoSet, names: FieldNames, bandwidth: Throttle | None = None
+    ) -> None:
         boundary = secrets.token_hex(16)
         super().__init__(None, content_type=f"multipart/form-data; boundary={boundary}")
         # The order number comes first: a server that cuts the body short knows at least whose it was.
@@ -144,37 +187,46 @@ class MultipartBody(Payload):
             frame = "\r\n"
         self._buffers.append(f"\r\n--{boundary}--\r\n".encode())
         self._size = sum(map(len, self._buffers))
+        self._bandwidth = bandwidth
         self.transfer = Transfer(self._size)
-        self.tick: Callable[[], None] = _nothing
-        """Called at every sign of progress, to begin the wait of the present phase."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Hand the body to the network, slice by slice."""
-        transfer = self.transfer
+        transfer, watchdog, bandwidth = self.transfer, self.watchdog(), self._bandwidth
         transfer.phase = Phase.BODY
-        for piece in self._slices():
-            self.tick()
+        for piece in slices(self._buffers, SLICE_HELD if bandwidth and bandwidth.rate else SLICE):
+            if bandwidth:
+                async with watchdog.held():
+                    await bandwidth.passed(len(piece))
+            watchdog.progress()
             transfer.bytes_sent += len(piece)
             await writer.write(piece)
             await writer.drain()
         transfer.phase = Phase.REPLY
-        self.tick()
+        transfer.uploaded_at = asyncio.get_running_loop().time()
+        watchdog.progress()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """For aiohttp's debugging only; photos are not shown."""
         return "".join(buffer.decode(encoding, errors) for buffer in self._buffers[0::2])
 
-    def _slices(self) -> Iterator[bytes | memoryview]:
-        for buffer in self._buffers:
-            if len(buffer) <= SLICE:
-                yield buffer
-            else:
-                view = memoryview(buffer)
-                yield from (view[at : at + SLICE] for at in range(0, len(buffer), SLICE))
 
-
-def _nothing() -> None:
-    """No clock is set."""
+def slices(buffers: Iterable[bytes], size: int) -> Iterator[bytes | memoryview]:
+    """All of `buffers` in pieces of at most `size` bytes; small ones are joined, large ones not copied."""
+    small: list[bytes] = []
+    room = size
+    for buffer in buffers:
+        if len(buffer) > room and small:
+            yield b"".join(small)
+            small, room = [], size
+        if len(buffer) <= size:
+            small.append(buffer)
+            room -= len(buffer)
+        else:
+            view = memoryview(buffer)
+            yield from (view[at : at + size] for at in range(0, len(buffer), size))
+    if small:
+        yield b"".join(small)
 
 
 def _socket(address: tuple[object, ...]) -> socket.socket:

@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 
 from batchupload import __version__
-from batchupload.model import Attempt, BatchuploadError, Ending, Order, Standing, Verdict
+from batchupload.model import Attempt, BatchuploadError, Ending, Loaded, Standing, Verdict
 
 APPLICATION_ID = 0x62617570
 """`baup` in the file's header says whose database it is."""
@@ -66,15 +66,16 @@ CREATE TABLE outcomes (
 """,
 )
 """Each brings the schema from the version that is its place to the next; none is ever changed."""
-BEGIN = "INSERT INTO attempts (order_id, run, number, photos, started_at) VALUES (?, ?, ?, ?, ?)"
-ENDED = (
-    "UPDATE attempts SET seconds = ?, bytes_sent = ?, verdict = ?, reason = ?, http_status = ?, code = ?, message = ? "
-    "WHERE order_id = ? AND run = ? AND number = ?"
-)
-OUTCOME = "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?)"
+BEGIN = "INSERT INTO attempts (order_id, run, number, photos, started_at) VALUES"
+ENDED = "REPLACE INTO attempts VALUES"
+TAKE_BACK = "DELETE FROM attempts WHERE order_id = ? AND run = ? AND number = ?"
+OUTCOME = "INSERT INTO outcomes VALUES"
+ROWS_AT_ONCE = 64
+"""Rows of one statement. Between two statements the thread must get the interpreter back from a busy event loop, which
+may take 5 ms (`sys.getswitchinterval`); so one for each row would be slow."""
 
 Write = tuple[str, tuple[object, ...]]
-"""A statement and its parameters."""
+"""A statement and its parameters; one that ends with VALUES takes many rows at once, and these are those of one."""
 
 
 class LedgerError(BatchuploadError):
@@ -170,19 +171,26 @@ class Ledger:
             found[order_id] = standing.after(Verdict(verdict or Verdict.AMBIGUOUS), photos, run)
         return found
 
-    async def begin(self, order: Order, photos: bytes) -> None:
-        """Put an attempt on record, before its first byte leaves. Raises `LedgerError`; then it must not begin."""
-        row = (order.row.order_id, self.run, len(order.attempts) + 1, photos, time.time())
-        await self._durably([(BEGIN, row)])
+    async def begin(self, several: Iterable[Loaded]) -> None:
+        """Put attempts on record, before their first byte leaves. Raises `LedgerError`; then they must not begin."""
+        now = time.time()
+        await self._durably((BEGIN, (*self._key(one), one.photo_set.digest, now)) for one in several)
 
-    def ended(self, order: Order, attempt: Attempt) -> None:
+    def ended(self, loaded: Loaded, attempt: Attempt) -> None:
         """Note what became of an attempt; it gets durable with whatever is put on record next."""
         finding = attempt.finding
         row = (
-            attempt.seconds, attempt.bytes_sent, finding.verdict, finding.reason, finding.http_status, finding.code,
-            finding.message, order.row.order_id, self.run, len(order.attempts) + 1,
+            *self._key(loaded), loaded.photo_set.digest, attempt.started_at.timestamp(), attempt.seconds,
+            attempt.bytes_sent, finding.verdict, finding.reason, finding.http_status, finding.code, finding.message,
         )  # fmt: skip
         self._pending.append((ENDED, row))
+
+    def never_began(self, loaded: Loaded) -> None:
+        """Take back an attempt of which nothing was sent; durable as what has `ended` is."""
+        self._pending.append((TAKE_BACK, self._key(loaded)))
+
+    def _key(self, loaded: Loaded) -> tuple[str, int, int]:
+        return loaded.order.row.order_id, self.run, len(loaded.order.attempts) + 1
 
     async def record(self, endings: Iterable[Ending]) -> None:
         """Put outcomes on record. Raises `LedgerError`."""
@@ -219,7 +227,15 @@ class Ledger:
         try:
             self._database.execute("BEGIN IMMEDIATE")
             for statement, writes in groupby(batch, itemgetter(0)):
-                self._database.executemany(statement, map(itemgetter(1), writes))
+                rows = [row for _, row in writes]
+                if not statement.endswith("VALUES"):
+                    self._database.executemany(statement, rows)
+                    continue
+                marks = f"({','.join('?' * len(rows[0]))})"
+                for at in range(0, len(rows), ROWS_AT_ONCE):
+                    some = rows[at : at + ROWS_AT_ONCE]
+                    places = ",".join([marks] * len(some))
+                    self._database.execute(f"{statement} {places}", [value for row in some for value in row])
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             self._failure = f"{self.path}: the ledger can't be written any more ({error}). Check the disk, run again."

@@ -151,6 +151,8 @@ class Attempt:
     began: float
     """Its start by the monotonic clock, seconds."""
     seconds: float
+    uploading: float
+    """Seconds of these until the whole body was handed to the network."""
     bytes_sent: int
     """Body bytes handed to the network."""
     finding: Finding
@@ -232,3 +234,11 @@ class Order:
     def after(self, attempt: Attempt, digest: bytes) -> "Order":
         """The order with one more attempt behind it."""
         return replace(self, attempts=(*self.attempts, attempt), digest=digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An order whose photos are at hand."""
+
+    order: Order
+    photo_set: PhotoSet

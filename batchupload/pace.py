@@ -1,8 +1,8 @@
 """How many and how fast: the gate that every send passes, what is learnt from each, and the retries' budget."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from batchupload.budget import seen_alike
@@ -10,8 +10,8 @@ from batchupload.limit import ConcurrencyLimit
 from batchupload.model import Attempt, Finding, Verdict
 from batchupload.reasons import Reason
 from batchupload.settings import PaceSettings, RetrySettings
-from batchupload.slots import Slots
 from batchupload.stop import Stop
+from batchupload.throttle import Throttle
 
 RETRY_FLOOR = 10.0
 """Retries per second that always go, whatever the budget."""
@@ -21,8 +21,6 @@ PROBE_FIRST, PROBE_CAP = 1.0, 30.0
 """Seconds between probes of an endpoint that is down: the first wait, doubled each time up to the cap."""
 CANARY_SENDS = 4
 """Sends at once while the first orders go ahead."""
-AHEAD = 2
-"""Orders whose photos are read while all sends that may be are under way."""
 OVERLOAD = frozenset(
     {Reason.RATE_LIMITED, Reason.UNAVAILABLE, Reason.REPLY_TIMEOUT, Reason.CONNECT_TIMEOUT, Reason.UPLOAD_STALLED}
 )
@@ -44,11 +42,19 @@ class Turn:
 class Pace:
     """The gate. It closes for all where the endpoint asks for time, and lets one at a time through where it is down."""
 
-    def __init__(self, settings: PaceSettings, retry: RetrySettings, stop: Stop, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: PaceSettings,
+        retry: RetrySettings,
+        stop: Stop,
+        now: Callable[[], float],
+        rate: Throttle | None = None,
+    ) -> None:
         self._settings = settings
         self._retry = retry
         self._stop = stop
         self._now = now
+        self._rate = rate
         self._paused_until = 0.0
         self._failures = 0
         self._misaddressed = 0
@@ -62,8 +68,8 @@ class Pace:
         self._retry_turn = asyncio.Lock()
         self._limit = ConcurrencyLimit(*settings.bounds, now)
         self._first: list[Finding] = []
-        self._sends = Slots(self.concurrency)
-        self._orders = Slots(self.concurrency + AHEAD)
+        self._under_way = self._unsettled = 0
+        self._moved = asyncio.Event()
 
     @property
     def concurrency(self) -> int:
@@ -78,14 +84,6 @@ class Pace:
     @property
     def _testing(self) -> bool:
         return len(self._first) < self._settings.canary
-
-    def order(self) -> AbstractAsyncContextManager[None]:
-        """A place for an order in work, from reading its photos on: a few more than sends."""
-        return self._orders.one()
-
-    def send(self) -> AbstractAsyncContextManager[None]:
-        """A place for a send."""
-        return self._sends.one()
 
     @property
     def down(self) -> bool:
@@ -103,18 +101,44 @@ class Pace:
         return self._wait() <= 0
 
     async def turn(self, *, first: bool) -> Turn | None:
-        """Wait until a send may begin; None where the run is to end. `learn` must follow each turn.
+        """Wait until a send may begin; None where the run is to end. Each turn is used in `send`, one waits at a time.
 
         The `first` send of each order adds to the budget of retries.
         """
         while self._stop.cause is None:
             wait = self._wait()
             if wait <= 0:
+                self._under_way += 1
+                self._unsettled += 1
                 self._probing = self.down
                 self._earn(self._retry.budget if first else 0.0)
+                if self._rate:
+                    self._rate.take(1)
                 return Turn(self.down, first)
-            await self._stop.sleep(min(wait, LOOK_AGAIN))
+            self._moved.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(wait, LOOK_AGAIN)):
+                    await self._moved.wait()
         return None
+
+    @contextmanager
+    def send(self, turn: Turn) -> Generator[None, None, None]:
+        """One send under way; `learn` takes in what it found."""
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if turn.probe:
+                self._probing = False
+            self._moved.set()
+
+    def settled(self, sends: int) -> None:
+        """So many sends are over for good: what became of them is on record, or they are to be made again.
+
+        Until then they count as places: what a crash can make us send twice is at most one order for each.
+        """
+        self._unsettled -= sends
+        self._moved.set()
 
     async def retry_turn(self) -> None:
         """Wait until the budget has a retry, or the run is to end."""
@@ -124,8 +148,9 @@ class Pace:
                 self._earn(0.0)
             self._retries -= 1
 
-    def learn(self, turn: Turn, finding: Finding) -> None:
-        """Take in what an attempt found; this may end the run."""
+    def learn(self, turn: Turn, attempt: Attempt) -> None:
+        """Take in what an attempt found and how long it took; this may end the run, or change how many go at once."""
+        finding = attempt.finding
         if turn.first and self._testing:
             self._first.append(finding)
             if not self._testing and (seen := seen_alike(self._first)):
@@ -136,22 +161,13 @@ class Pace:
             self._answered = True
             self._failures = self._misaddressed = 0
             self._probe_wait = PROBE_FIRST
+            self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent)
         elif finding.verdict is Verdict.MISADDRESSED:
             self._learn_of_wrong_address()
         else:
             self._learn_of_failure(turn)
-        if turn.probe:
-            self._probing = False
-
-    def learn_time(self, attempt: Attempt) -> None:
-        """Take in how long an attempt took; this may change how many are made at once."""
-        finding = attempt.finding
         if finding.reason in OVERLOAD:
             self._limit.overloaded(attempt.began)
-        elif finding.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}:
-            self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent)
-        self._sends.resize(self.concurrency)
-        self._orders.resize(self.concurrency + AHEAD)
 
     def _learn_of_wrong_address(self) -> None:
         self._misaddressed += 1
@@ -176,9 +192,12 @@ class Pace:
             self._stop.ask(Reason.ENDPOINT_DOWN)
 
     def _wait(self) -> float:
-        if self.down and self._probing:
+        """Seconds until a send may begin, as far as is known."""
+        full = self._under_way >= self.concurrency or self._unsettled >= self._settings.bounds[1]
+        if full or (self.down and self._probing):
             return LOOK_AGAIN
-        return max(self.paused, self._next_probe - self._now() if self.down else 0.0)
+        probe = self._next_probe - self._now() if self.down else 0.0
+        return max(self.paused, probe, self._rate.wait() if self._rate else 0.0)
 
     def _earn(self, retries: float) -> None:
         now = self._now()

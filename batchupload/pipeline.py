@@ -1,20 +1,17 @@
-"""The job: rows → queue → workers → endings → report, in one TaskGroup."""
+"""The job: rows → orders → photo sets → sends → endings → report, in one TaskGroup."""
 
 import asyncio
 import itertools
 import logging
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 from batchupload.attempt import make_attempt
 from batchupload.ending import after_last_attempt, already_uploaded, not_tried_again, unsent, unusable
 from batchupload.endpoint import Endpoint
 from batchupload.manifest import ManifestError
-from batchupload.model import Attempt, Ending, Order, Outcome, PhotoSet, Problem, Row, Standing
-from batchupload.pace import AHEAD, Pace
-from batchupload.photos import FilesExhaustedError, load_photos
+from batchupload.model import Ending, Loaded, Order, Outcome, PhotoSet, Problem, Row, Standing
+from batchupload.pace import Pace, Turn
+from batchupload.readers import Found, Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.retry import RetryPolicy
@@ -26,8 +23,11 @@ IN_HAND = 1000
 """Orders begun and not ended, at most: those at work, and those that wait for their retry (about 2 KB each)."""
 ROWS_AT_ONCE = 256
 """Rows read at a time, off the loop."""
+ORDERS_AT_ONCE = 16
+"""Orders whose photos are read at a time, at most."""
+BYTES_AT_ONCE = 2 << 20
+"""Bytes of the photos that are read at a time, about: fewer orders where they are large."""
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -52,12 +52,13 @@ class Pipeline:
         self._stop = stop
         self._recorder = recorder
         self._force = force
-        self._workers = settings.pace.bounds[1] + AHEAD
         self._retry = RetryPolicy(settings.retry)
-        self._queue: asyncio.Queue[Order | None] = asyncio.Queue(2 * self._workers)
-        self._endings: asyncio.Queue[Ending | None] = asyncio.Queue(ROWS_AT_ONCE)
+        self._orders: asyncio.Queue[Order | None] = asyncio.Queue(2 * ORDERS_AT_ONCE)
+        self._loaded: asyncio.Queue[list[Loaded] | None] = asyncio.Queue(1)
+        self._endings: asyncio.Queue[tuple[Ending, bool] | None] = asyncio.Queue(ROWS_AT_ONCE)
         self._room = asyncio.Semaphore(IN_HAND)
-        self._readers = ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2)), "photos")
+        self._readers = Readers(settings.timeouts.photos)
+        self._set_size = BYTES_AT_ONCE
         self.broken: ManifestError | None = None
         """Why the manifests could not be read to their end, if so."""
 
@@ -67,19 +68,23 @@ class Pipeline:
             async with asyncio.TaskGroup() as group:
                 drain = group.create_task(self._stop.drained(self._settings.timeouts.drain))
                 recorder = group.create_task(self._record())
-                for _ in range(self._workers):
-                    group.create_task(self._work(group))
+                loaders = [group.create_task(self._load()) for _ in range(self._readers.count)]
+                if self._endpoint:
+                    group.create_task(self._dispatch(group, self._endpoint))
                 await self._feed(rows)
-                await self._queue.join()
-                for _ in range(self._workers):
-                    await self._queue.put(None)
+                await self._orders.join()
+                for _ in loaders:
+                    await self._orders.put(None)
+                if self._endpoint:
+                    await self._loaded.put(None)
                 await self._endings.put(None)
                 await recorder
                 drain.cancel()
         finally:
-            self._readers.shutdown(wait=False, cancel_futures=True)
+            self._readers.close()
 
     async def _feed(self, rows: Iterator[Row]) -> None:
+        """Rows → orders to be sent, and the endings of those that are not."""
         seen: set[int] = set()
         while batch := await self._read(rows):
             standings = await self._recorder.standings([row.order_id for row in batch if not row.problem])
@@ -91,64 +96,113 @@ class Pipeline:
                 if ending is None and self._stop.cause:
                     ending = not_tried_again(order, 0.0, self._stop.cause)
                 if ending:
-                    await self._endings.put(ending)
+                    await self._endings.put((ending, False))
                 else:
                     await self._room.acquire()
-                    await self._queue.put(order)
+                    await self._orders.put(order)
 
     async def _read(self, rows: Iterator[Row]) -> list[Row]:
         try:
-            return await self._off_loop(lambda: list(itertools.islice(rows, ROWS_AT_ONCE)))
+            return await self._readers.do(lambda: list(itertools.islice(rows, ROWS_AT_ONCE)))
         except ManifestError as error:
             self.broken = error
         except TimeoutError:
             self.broken = ManifestError("The manifest could not be read on in time. Check the disk, run again.")
         return []
 
-    async def _work(self, group: asyncio.TaskGroup) -> None:
-        while order := await self._queue.get():
-            try:
-                async with self._pace.order():
-                    step = await self._step(order)
-            except Exception:  # a boundary: whatever is wrong in here, the row gets its ending, and the run stops
-                log.exception("An internal fault at line %d of %s", order.row.line, order.row.manifest.name)
-                self._stop.ask(Reason.INTERNAL_ERROR)
-                step = self._left(order, Reason.INTERNAL_ERROR)
-            if isinstance(step, Ending):
-                await self._endings.put(step)
-                self._room.release()
-                self._queue.task_done()
-            else:
-                group.create_task(self._come_back(*step))
+    async def _load(self) -> None:
+        """Orders → their photo sets, several at a time; each is on record before it may be sent."""
+        while first := await self._orders.get():
+            if loaded := await self._load_some([first, *self._more_orders()]):
+                await self._loaded.put(loaded)
+            del loaded  # nothing here keeps photos while it waits
 
-    async def _come_back(self, order: Order, delay: float) -> None:
-        """Wait for the order's next attempt; the queue counts it as unfinished meanwhile."""
-        if not await self._stop.sleep(delay):
-            await self._pace.retry_turn()
-        await self._queue.put(order)
-        self._queue.task_done()
+    def _more_orders(self) -> Iterator[Order]:
+        """What may be read along with an order: no more than sends that may be under way, nor much memory."""
+        most = min(ORDERS_AT_ONCE, BYTES_AT_ONCE // self._set_size, self._pace.concurrency if self._endpoint else 1000)
+        while most > 1 and not self._orders.empty() and (order := self._orders.get_nowait()):
+            most -= 1
+            yield order
 
-    async def _step(self, order: Order) -> Ending | tuple[Order, float]:
-        """One attempt, with what goes before it → the ending, or the order and the seconds until its next attempt."""
-        if self._stop.cause:
-            return self._left(order, self._stop.cause)
+    async def _load_some(self, orders: Sequence[Order]) -> list[Loaded]:
+        """Those that are to be sent; the others get their endings."""
+        loaded: list[Loaded] = []
         try:
-            photo_set = await self._load(order)
+            steps = await self._read_photos(orders)
+            loaded = [step for step in steps if isinstance(step, Loaded)]
+            endings = [step for step in steps if isinstance(step, Ending)]
+            if loaded and not await self._recorder.begin(loaded):
+                endings += [self._left(one.order) for one in loaded]
+                loaded = []
+        except Exception:  # a boundary: whatever is wrong in here, each row gets its ending, and the run stops
+            log.exception("An internal fault near line %d of %s", orders[0].row.line, orders[0].row.manifest.name)
+            endings = [self._faulty(order) for order in orders]
+            loaded = []
+        for ending in endings:
+            await self._end(ending)
+        return loaded
+
+    async def _read_photos(self, orders: Sequence[Order]) -> Sequence[Ending | Loaded]:
+        if self._stop.cause:
+            return [self._left(order) for order in orders]
+        try:
+            async with self._stop.interruptible():
+                found = await self._readers.load(orders, self._settings.photos)
         except InterruptedAttemptError:
-            return self._left(order, self._stop.cause or Reason.STOPPED)
-        except TimeoutError:
-            return self._left(order, Reason.PHOTO_READ_TIMEOUT)
-        except FilesExhaustedError:
-            return self._left(order, Reason.FILES_EXHAUSTED)
-        if isinstance(photo_set, Problem):
-            return unusable(order, self._elapsed(order), photo_set)
+            return [self._left(order) for order in orders]
+        self._set_size = max((one.size for one in found if isinstance(one, PhotoSet)), default=self._set_size)
+        return [self._looked_at(order, one) for order, one in zip(orders, found, strict=True)]
+
+    def _looked_at(self, order: Order, found: Found) -> Ending | Loaded:
+        if isinstance(found, Reason):
+            return not_tried_again(order, self._elapsed(order), found)
+        if isinstance(found, Problem):
+            return unusable(order, self._elapsed(order), found)
         if self._endpoint is None:
             return Ending(order.row, Outcome.DEFERRED, Reason.NOT_SENT)
-        if not order.attempts and photo_set.digest == order.standing.uploaded and not self._force:
+        if not order.attempts and found.digest == order.standing.uploaded and not self._force:
             return already_uploaded(order)
-        attempt = await self._send(order, photo_set, self._endpoint)
-        if attempt is None:
-            return self._left(order, self._stop.cause or Reason.STOPPED)
+        return Loaded(order, found)
+
+    async def _dispatch(self, group: asyncio.TaskGroup, endpoint: Endpoint) -> None:
+        """Photo sets → sends, as many at once as the pace allows."""
+        while batch := await self._loaded.get():
+            while batch:
+                loaded = batch.pop(0)
+                if turn := await self._pace.turn(first=not loaded.order.attempts):
+                    group.create_task(self._send(loaded, turn, endpoint))
+                else:
+                    self._recorder.never_began(loaded)
+                    await self._end(self._left(loaded.order))
+                del loaded
+
+    async def _send(self, loaded: Loaded, turn: Turn, endpoint: Endpoint) -> None:
+        """One attempt, then the order's ending or, after a while, its way back to the queue."""
+        order = loaded.order
+        try:
+            with self._pace.send(turn):
+                step = await self._attempt(loaded, turn, endpoint)
+        except Exception:  # the same boundary
+            log.exception("An internal fault at line %d of %s", order.row.line, order.row.manifest.name)
+            step = self._faulty(order)
+        del loaded
+        if isinstance(step, Ending):
+            await self._end(step, sent=True)
+            return
+        self._pace.settled(1)
+        order, delay = step
+        if not await self._stop.sleep(delay):
+            await self._pace.retry_turn()
+        await self._orders.put(order)
+        self._orders.task_done()  # the queue counted it as unfinished until now
+
+    async def _attempt(self, loaded: Loaded, turn: Turn, endpoint: Endpoint) -> Ending | tuple[Order, float]:
+        """One attempt → the ending, or the order and the seconds until its next attempt."""
+        order, photo_set = loaded.order, loaded.photo_set
+        limit = self._settings.retry.order_limit - self._elapsed(order)
+        attempt = await make_attempt(endpoint, order.row.order_id, photo_set, self._settings, self._stop, limit)
+        self._recorder.ended(loaded, attempt)
+        self._pace.learn(turn, attempt)
         order = order.after(attempt, photo_set.digest)
         elapsed = self._elapsed(order)
         if attempt.finding.reason is Reason.STOPPED:
@@ -158,34 +212,19 @@ class Pipeline:
             return after_last_attempt(order, elapsed, self._retry.exhausted(order.attempts))
         return order, delay
 
-    async def _send(self, order: Order, photo_set: PhotoSet, endpoint: Endpoint) -> Attempt | None:
-        """One attempt, on record before its first byte leaves; None where it must not begin."""
-        async with self._pace.send():
-            turn = await self._pace.turn(first=not order.attempts)
-            if turn is None or not await self._recorder.begin(order, photo_set.digest):
-                return None
-            limit = self._settings.retry.order_limit - self._elapsed(order)
-            attempt = await make_attempt(endpoint, order.row.order_id, photo_set, self._settings, self._stop, limit)
-            self._recorder.ended(order, attempt)
-            self._pace.learn(turn, attempt.finding)
-            self._pace.learn_time(attempt)
-            return attempt
+    def _faulty(self, order: Order) -> Ending:
+        self._stop.ask(Reason.INTERNAL_ERROR)
+        return not_tried_again(order, self._elapsed(order), Reason.INTERNAL_ERROR)
 
-    async def _load(self, order: Order) -> PhotoSet | Problem:
-        row, settings, trusted = order.row, self._settings.photos, order.digest or order.standing.uploaded
-        async with self._stop.interruptible():
-            found = await self._off_loop(lambda: load_photos(row.photos, row.manifest.parent, settings, trusted))
-        if isinstance(found, PhotoSet) and order.digest not in {None, found.digest}:
-            return Problem(Reason.PHOTO_CHANGED, "")
-        return found
+    def _left(self, order: Order) -> Ending:
+        """The ending of an order that the end of the run finds here."""
+        return not_tried_again(order, self._elapsed(order), self._stop.cause or Reason.STOPPED)
 
-    async def _off_loop(self, work: Callable[[], T]) -> T:
-        """Do the blocking `work` in a thread. Raises `TimeoutError` where a disk does not answer."""
-        async with asyncio.timeout(self._settings.timeouts.photos):
-            return await asyncio.get_running_loop().run_in_executor(self._readers, work)
-
-    def _left(self, order: Order, reason: Reason) -> Ending:
-        return not_tried_again(order, self._elapsed(order), reason)
+    async def _end(self, ending: Ending, *, sent: bool = False) -> None:
+        """`sent` where it ends a send, whose place is taken until that is on record."""
+        await self._endings.put((ending, sent))
+        self._room.release()
+        self._orders.task_done()
 
     def _elapsed(self, order: Order) -> float:
         return asyncio.get_running_loop().time() - order.attempts[0].began if order.attempts else 0.0
@@ -198,5 +237,6 @@ class Pipeline:
             while not self._endings.empty():
                 batch.append(self._endings.get_nowait())
             ended = batch[-1] is None
-            if endings := [ending for ending in batch if ending]:
-                await self._recorder.record(endings)
+            if ends := [end for end in batch if end]:
+                await self._recorder.record([ending for ending, _ in ends])
+                self._pace.settled(sum(sent for _, sent in ends))

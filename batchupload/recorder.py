@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from batchupload.budget import overspent
 from batchupload.ledger import Ledger, LedgerError
-from batchupload.model import Attempt, Ending, Order, Standing
+from batchupload.model import Attempt, Ending, Loaded, Standing
 from batchupload.reasons import Reason
 from batchupload.report import Report
 from batchupload.stop import Stop
@@ -50,19 +50,24 @@ class Recorder:
                 self._lose_ledger(error)
         return {}
 
-    async def begin(self, order: Order, digest: bytes) -> bool:
-        """Put an attempt on record; tell whether it may begin."""
+    async def begin(self, several: Sequence[Loaded]) -> bool:
+        """Put attempts on record; tell whether they may begin."""
         if self._ledger:
             try:
-                await self._ledger.begin(order, digest)
+                await self._ledger.begin(several)
             except LedgerError as error:
                 self._lose_ledger(error)
         return self._ledger is not None
 
-    def ended(self, order: Order, attempt: Attempt) -> None:
+    def ended(self, loaded: Loaded, attempt: Attempt) -> None:
         """Note what became of an attempt."""
         if self._ledger:
-            self._ledger.ended(order, attempt)
+            self._ledger.ended(loaded, attempt)
+
+    def never_began(self, loaded: Loaded) -> None:
+        """Take back an attempt of which nothing was sent."""
+        if self._ledger:
+            self._ledger.never_began(loaded)
 
     async def record(self, endings: Sequence[Ending]) -> None:
         """Write down endings, each row's one."""

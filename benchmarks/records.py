@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from batchupload.ledger import open_ledger
-from batchupload.model import Attempt, Ending, Finding, Order, Outcome, Row, Verdict
+from batchupload.model import Attempt, Ending, Finding, Loaded, Order, Outcome, PhotoSet, Row, Verdict
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.report import Report
@@ -29,16 +29,17 @@ async def put_on_record(
 ) -> None:
     """The part of a worker that has to do with records; endings are handed on in batches, as the pipeline does."""
     paths = {name: f"photos/{name}.jpg" for name in ("face", "back", "hand")}
-    digest = bytes(48)
+    photo_set = PhotoSet((), bytes(48))
     finding = Finding(Verdict.ACCEPTED, Reason.ACCEPTED, 200, "200", "提交成功")
     for number in numbers:
         order = Order(Row(manifest, number + 2, f"HT{number:019}", paths, {}))
         started_at = datetime.now(UTC).astimezone()
-        attempt = Attempt(started_at, 0.0, 0.3, 92000, finding)
+        attempt = Attempt(started_at, 0.0, 0.3, 0.1, 92000, finding)
+        loaded = Loaded(order, photo_set)
         ending = Ending(order.row, Outcome.UPLOADED, Reason.ACCEPTED, "", (attempt,), started_at, 0.3)
         if recorder:
-            await recorder.begin(order, digest)
-            recorder.ended(order, attempt)
+            await recorder.begin([loaded])
+            recorder.ended(loaded, attempt)
         else:
             await asyncio.sleep(0)
         endings.append(ending)

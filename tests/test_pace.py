@@ -12,7 +12,6 @@ from batchupload.budget import overspent, seen_alike
 from batchupload.limit import ConcurrencyLimit
 from batchupload.model import Finding, Outcome, Verdict
 from batchupload.reasons import Reason
-from batchupload.slots import Slots
 
 SECONDS = 120.0
 
@@ -86,23 +85,6 @@ def test_a_fixed_limit_stays() -> None:
     for _ in range(100):
         limit.answered(0.0, 1.0, 10)
     assert limit.value == 7
-
-
-async def test_slots_can_shrink_and_grow_while_taken() -> None:
-    slots = Slots(3)
-    held = [slots.one() for _ in range(3)]
-    for one in held:
-        await one.__aenter__()
-    slots.resize(1)
-    for one in held[:2]:
-        await one.__aexit__(None, None, None)
-    assert slots.taken == 1
-    slots.resize(2)
-    async with slots.one():
-        assert slots.taken == 2
-    await held[2].__aexit__(None, None, None)
-    async with slots.one(), slots.one():
-        assert slots.taken == 2
 
 
 def finding(verdict: Verdict, reason: Reason, message: str = "") -> Finding:

@@ -16,13 +16,19 @@ from batchupload.settings import PaceSettings, RetrySettings
 from batchupload.stop import Stop
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-FAILED = Finding(Verdict.RETRY, Reason.UNAVAILABLE, 503)
-ACCEPTED = Finding(Verdict.ACCEPTED, Reason.ACCEPTED, 200)
+
+
+def made(finding: Finding) -> Attempt:
+    return Attempt(NOW, began=0.0, seconds=1.0, uploading=0.5, bytes_sent=100, finding=finding)
+
+
+FAILED = made(Finding(Verdict.RETRY, Reason.CONNECTION_REFUSED))
+ACCEPTED = made(Finding(Verdict.ACCEPTED, Reason.ACCEPTED, 200))
 
 
 def attempts(count: int, verdict: Verdict = Verdict.RETRY, retry_after: float | None = None) -> tuple[Attempt, ...]:
     finding = Finding(verdict, Reason.UNAVAILABLE, 503, retry_after=retry_after)
-    return (Attempt(NOW, 0.0, 1.0, 100, finding),) * count
+    return (made(finding),) * count
 
 
 def test_waits_are_random_up_to_a_limit_that_doubles_to_the_cap() -> None:
@@ -115,7 +121,8 @@ async def test_an_endpoint_that_is_down_is_probed_by_one_at_a_time() -> None:
     for _ in range(3):
         turn = await gate.turn(first=True)
         assert turn == Turn(probe=False, first=True)
-        gate.learn(turn, FAILED)
+        with gate.send(turn):
+            gate.learn(turn, FAILED)
     assert gate.down
     sent_at: list[float] = []
     while stop.cause is None:
@@ -124,7 +131,8 @@ async def test_an_endpoint_that_is_down_is_probed_by_one_at_a_time() -> None:
             probe = await gate.turn(first=False)
             assert probe == Turn(probe=True)
             assert not gate.ready
-            gate.learn(probe, FAILED)
+            with gate.send(probe):
+                gate.learn(probe, FAILED)
             sent_at.append(clock.time - 1000)
     assert sent_at == [1.0, 3.0, 7.0, 15.0, 31.0, 61.0]
     assert stop.cause is Reason.ENDPOINT_DOWN
@@ -139,7 +147,8 @@ async def test_one_answer_opens_the_gate_again() -> None:
     clock.time += 1
     probe = await gate.turn(first=True)
     assert probe == Turn(probe=True, first=True)
-    gate.learn(probe, ACCEPTED)
+    with gate.send(probe):
+        gate.learn(probe, ACCEPTED)
     assert await gate.turn(first=True) == Turn(probe=False, first=True)
     assert stop.cause is None
 
@@ -166,7 +175,10 @@ async def test_retries_beyond_the_budget_wait_and_are_not_lost() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     for _ in range(5):  # each first send earns a fifth of a retry
-        await gate.turn(first=True)
+        turn = await gate.turn(first=True)
+        assert turn
+        with gate.send(turn):
+            pass
     await asyncio.wait_for(waiting, 5)
     waiting = asyncio.ensure_future(gate.retry_turn())
     await asyncio.sleep(0)

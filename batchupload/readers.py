@@ -1,0 +1,54 @@
+"""Photo sets of several orders at a time, read and checked in threads: the photo stage as the loop sees it."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from batchupload.model import Order, PhotoSet, Problem
+from batchupload.photos import FilesExhaustedError, load_photos
+from batchupload.reasons import Reason
+from batchupload.settings import PhotoSettings
+
+MOST_READERS = 8
+
+T = TypeVar("T")
+Found = PhotoSet | Problem | Reason
+"""A photo set, what is wrong with it, or why it could not be looked at."""
+
+
+class Readers:
+    """Threads for blocking work; each piece of it may take so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.count = max(2, min(MOST_READERS, os.cpu_count() or 2))
+        self._threads = ThreadPoolExecutor(self.count, "reader")
+
+    def close(self) -> None:
+        """Begin nothing more; a disk that does not answer is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Do blocking work off the loop. Raises `TimeoutError` where a disk does not answer."""
+        async with asyncio.timeout(self._seconds):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def load(self, orders: Sequence[Order], settings: PhotoSettings) -> list[Found]:
+        """The photos of each order."""
+        try:
+            return await self.do(lambda: [_load(order, settings) for order in orders])
+        except TimeoutError:
+            return [Reason.PHOTO_READ_TIMEOUT] * len(orders)
+
+
+def _load(order: Order, settings: PhotoSettings) -> Found:
+    row, trusted = order.row, order.digest or order.standing.uploaded
+    try:
+        found = load_photos(row.photos, row.manifest.parent, settings, trusted)
+    except FilesExhaustedError:
+        return Reason.FILES_EXHAUSTED
+    if isinstance(found, PhotoSet) and order.digest not in {None, found.digest}:
+        return Problem(Reason.PHOTO_CHANGED, "")
+    return found

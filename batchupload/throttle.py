@@ -1,0 +1,53 @@
+"""No more than so many units a second, by a timetable: orders, or bytes of all uploads together."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from batchupload.timetable import Timetable
+
+LOOK_AGAIN = 1.0
+"""Seconds after which who waits looks again: the hour may have struck."""
+
+
+class Throttle:
+    """What is taken is a debt that time pays off at the rate in force; nothing goes while there is one.
+
+    A limiter from a library keeps the rate it was made with; here the debt is kept in units, so that a new rate counts
+    at once for what already waits.
+    """
+
+    def __init__(self, timetable: Timetable, now: Callable[[], float], clock: Callable[[], datetime]) -> None:
+        self._timetable = timetable
+        self._now = now
+        self._clock = clock
+        self._debt = 0.0
+        self._paid = now()
+        self._turn = asyncio.Lock()
+        self.seconds_held = 0.0
+        """How long it has held up what wanted to pass, one after the other."""
+
+    @property
+    def rate(self) -> float | None:
+        """Units a second that are allowed at present; None for no limit."""
+        return self._timetable.at(self._clock())
+
+    def wait(self) -> float:
+        """Seconds until the next may go, at the present rate."""
+        rate, now = self.rate, self._now()
+        self._debt = 0.0 if rate is None else max(0.0, self._debt - rate * (now - self._paid))
+        self._paid = now
+        return 0.0 if rate is None else self._debt / rate
+
+    def take(self, units: float) -> None:
+        """Go with so many."""
+        self._debt += units
+
+    async def passed(self, units: float) -> None:
+        """Wait for the turn of so many, and go; in the order in which they came."""
+        async with self._turn:
+            while (wait := self.wait()) > 0:
+                pause = min(wait, LOOK_AGAIN)
+                self.seconds_held += pause
+                await asyncio.sleep(pause)
+            self.take(units)
