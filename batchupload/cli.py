@@ -4,10 +4,9 @@ import logging
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -16,7 +15,6 @@ from batchupload.model import BatchuploadError, Outcome
 
 if TYPE_CHECKING:
     from batchupload.config import Option
-    from batchupload.job import Wish
     from batchupload.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -267,16 +265,14 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         paths, send, options["only"] or frozenset(), options["limit"], options["report"],
         options.get("force", False), options["quiet"], options["verbose"] > 0, again,
     )  # fmt: skip
-    summary = asyncio.run(_job(wish, settings, plan, execute))
+    planned = plan(wish, settings)
+    # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
+    summary = asyncio.Runner().run(execute(wish, settings, planned))
     if options["as_json"]:
         click.echo(summary.as_json())
     elif not options["quiet"]:
         click.echo(summary.as_text(_width()))
     _leave(summary.exit_code)
-
-
-async def _job(wish: "Wish", settings: "Settings", plan: Callable[..., Any], execute: Callable[..., Any]) -> Any:
-    return await execute(wish, settings, plan(wish, settings))
 
 
 def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tuple[str, ...]]":
@@ -316,13 +312,8 @@ def _log(verbosity: int) -> None:
             logging.getLogger(library).setLevel(logging.DEBUG)
 
 
-def _leave(code: int) -> None:
-    """Exit, also where a thread hangs in a read from a disk that does not answer."""
-    for thread in threading.enumerate():
-        if thread.name.startswith(("photos", "ledger")):
-            thread.join(1.0)
+def _leave(code: int) -> NoReturn:
+    """Exit at once: what is to be on the disk is there, and a thread that hangs shall not hold it up."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if any(thread.name.startswith(("photos", "ledger")) for thread in threading.enumerate()):
-        os._exit(code)
-    sys.exit(code)
+    os._exit(code)

@@ -50,6 +50,11 @@ def not_tried_again(order: Order, seconds: float, reason: Reason, detail: str = 
     return _ending(order, seconds, Outcome.UNKNOWN if doubtful else Outcome.DEFERRED, reason, detail)
 
 
+def broken_off(order: Order, seconds: float, reason: Reason) -> Ending:
+    """The ending of an order whose send was under way when something of ours broke: what became of it is not known."""
+    return _ending(order, seconds, Outcome.UNKNOWN, reason)
+
+
 def unusable(order: Order, seconds: float, problem: Problem) -> Ending:
     """The ending of an order whose photos can't be used."""
     if order.attempts:

@@ -2,13 +2,14 @@
 
 import asyncio
 import errno
+import math
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -17,6 +18,7 @@ from yarl import URL
 
 from batchupload import __version__
 from batchupload.model import Cause, NoReply, Phase, PhotoSet, Reply
+from batchupload.patience import Patience
 from batchupload.reasons import Reason
 from batchupload.settings import EndpointSettings, FieldNames, TimeoutSettings
 from batchupload.throttle import Throttle
@@ -28,6 +30,10 @@ SLICE_HELD = 16 * 1024
 UNSENT = 128 * 1024
 """Bytes that the system may hold back unsent. Its usual megabytes would let the progress clock stop too early, and
 the reply clock start before a slow link has carried the upload."""
+KEEP_ALIVE = 4.0
+"""Seconds for which an idle connection is kept; many servers close theirs after five."""
+STALE_SECONDS = 1.0
+"""A used connection that breaks within this time of our bytes had been closed before them."""
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
 
 
@@ -41,8 +47,12 @@ class Transfer:
     bytes_sent: int = 0
     """Body bytes handed to the network, counted before they are: fewer than `size` means that the endpoint
     cannot have the whole body."""
+    handed_at: float = -math.inf
+    """When the latest bytes were handed over, by the loop's clock."""
     uploaded_at: float | None = None
-    """When the whole body had been handed over, by the loop's clock."""
+    """When the whole body had been handed over."""
+    reused: bool = False
+    """Whether the connection had been used before."""
 
     @property
     def whole(self) -> bool:
@@ -62,44 +72,59 @@ class Endpoint:
         self._url = URL(settings.url)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=_socket),
+        self._session = self._open_session(reuse=True)
+        self._session_for_one_use = self._open_session(reuse=False)
+        return self
+
+    def _open_session(self, *, reuse: bool) -> aiohttp.ClientSession:
+        keep: dict[str, Any] = {"keepalive_timeout": KEEP_ALIVE} if reuse else {"force_close": True}
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=_socket, **keep),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
+            trace_configs=[trace],
         )
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.close()
+        await self._session_for_one_use.close()
 
     def prepare(self, order_id: str, photo_set: PhotoSet) -> "MultipartBody":
         """The body of one attempt; it can't be used for another."""
         return MultipartBody(order_id, photo_set, self._settings.fields, self._bandwidth)
 
-    async def send(self, body: "MultipartBody", limit: float) -> Reply | NoReply:
+    async def send(self, body: "MultipartBody", limit: float, *, reuse: bool = True) -> Reply | NoReply:
         """Make one attempt; `limit` in seconds bounds it beside its own timeouts, less the waits for our own bandwidth.
 
-        Raises nothing for what network and endpoint do. `body.transfer` tells how far it got, also when cancelled.
+        With `reuse` it may go over a connection that an earlier one left open. Raises nothing for what network and
+        endpoint do. `body.transfer` tells how far it got, also when cancelled.
         """
         transfer, timeouts = body.transfer, self._timeouts
         limit = min(limit, transfer.size / timeouts.slowest_link + timeouts.connect + timeouts.reply)
+        session = self._session if reuse else self._session_for_one_use
         try:
-            async with asyncio.timeout(None) as timeout:
-                watchdog = Watchdog(timeout, transfer, timeouts, limit)
+            async with Patience() as patience:
+                watchdog = Watchdog(patience, transfer, timeouts, limit)
                 body.watchdog = lambda: watchdog
-                async with self._session.post(self._url, data=body, allow_redirects=False) as response:
-                    # Whatever becomes of the rest of the body now, the reply has its own time.
+                request = session.post(self._url, data=body, allow_redirects=False, trace_request_ctx=transfer)
+                async with request as response:
                     watchdog.end()
                     content, cut = await self._read(response, min(timeouts.reply, watchdog.left))
         except TimeoutError:
             return NoReply(transfer.phase, Cause.TIMEOUT)
         except aiohttp.ClientError as error:
-            return NoReply(transfer.phase, _cause(error))
+            cause = _cause(error)
+            # Whoever closes a connection that was idle does it at once, and not after some work.
+            at_once = asyncio.get_running_loop().time() - transfer.handed_at < STALE_SECONDS
+            stale = cause is Cause.BROKEN and transfer.reused and at_once
+            return NoReply(transfer.phase, Cause.STALE if stale else cause)
         return Reply(
             response.status,
             content,
@@ -113,7 +138,7 @@ class Endpoint:
         """The body up to the limit. What breaks here spares the status, which may say enough by itself."""
         content = b""
         try:
-            async with asyncio.timeout(seconds):
+            async with Patience(seconds):
                 while len(content) <= self._settings.max_reply_bytes:
                     piece = await response.content.read(self._settings.max_reply_bytes + 1 - len(content))
                     if not piece:
@@ -128,10 +153,10 @@ class Endpoint:
 
 
 class Watchdog:
-    """Ends an attempt that makes no progress: each phase has its own patience, begun anew at every sign of progress."""
+    """Gives each phase of an attempt its own patience, begun anew at every sign of progress."""
 
-    def __init__(self, timeout: asyncio.Timeout, transfer: Transfer, timeouts: TimeoutSettings, limit: float) -> None:
-        self._timeout = timeout
+    def __init__(self, patience: Patience, transfer: Transfer, timeouts: TimeoutSettings, limit: float) -> None:
+        self._patience = patience
         self._transfer = transfer
         self._waits = {Phase.CONNECT: timeouts.connect, Phase.BODY: timeouts.progress, Phase.REPLY: timeouts.reply}
         self._now = asyncio.get_running_loop().time
@@ -146,21 +171,20 @@ class Watchdog:
 
     def progress(self) -> None:
         """Begin the wait of the present phase."""
-        if not self._ended and not self._timeout.expired():
-            self._timeout.reschedule(min(self._now() + self._waits[self._transfer.phase], self._end))
+        if not self._ended:
+            self._patience.until(min(self._now() + self._waits[self._transfer.phase], self._end))
 
     def end(self) -> None:
-        """Watch no more."""
+        """Watch no more: whatever becomes of the rest of the body, the reply has its own time."""
         self._ended = True
-        self._timeout.reschedule(None)
+        self._patience.until(math.inf)
 
-    @asynccontextmanager
-    async def held(self) -> AsyncGenerator[None, None]:
+    @contextmanager
+    def held(self) -> Generator[None, None, None]:
         """A wait of our own, which is no fault of the endpoint: it does not count."""
         began = self._now()
-        if not self._ended and not self._timeout.expired():
-            self._timeout.reschedule(None)
-        yield
+        with self._patience.held():
+            yield
         self._end += self._now() - began
 
 
@@ -193,17 +217,19 @@ class MultipartBody(Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Hand the body to the network, slice by slice."""
         transfer, watchdog, bandwidth = self.transfer, self.watchdog(), self._bandwidth
+        now = asyncio.get_running_loop().time
         transfer.phase = Phase.BODY
         for piece in slices(self._buffers, SLICE_HELD if bandwidth and bandwidth.rate else SLICE):
             if bandwidth:
-                async with watchdog.held():
+                with watchdog.held():
                     await bandwidth.passed(len(piece))
             watchdog.progress()
+            transfer.handed_at = now()
             transfer.bytes_sent += len(piece)
             await writer.write(piece)
             await writer.drain()
         transfer.phase = Phase.REPLY
-        transfer.uploaded_at = asyncio.get_running_loop().time()
+        transfer.uploaded_at = now()
         watchdog.progress()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -227,6 +253,10 @@ def slices(buffers: Iterable[bytes], size: int) -> Iterator[bytes | memoryview]:
             yield from (view[at : at + size] for at in range(0, len(buffer), size))
     if small:
         yield b"".join(small)
+
+
+async def _note_reuse(_session: object, context: Any, _parameters: object) -> None:
+    context.trace_request_ctx.reused = True
 
 
 def _socket(address: tuple[object, ...]) -> socket.socket:

@@ -213,6 +213,7 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
 
     def answer(number: signal.Signals) -> None:
         if stop.signal:
+            stop.impatient = True
             stop.now()
             return
         sys.stderr.write(f"\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n")

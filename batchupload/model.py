@@ -116,6 +116,8 @@ class Cause(StrEnum):
     REFUSED = "refused"
     TLS = "tls"
     BROKEN = "broken"
+    STALE = "stale"
+    """Broken as it was used again: the other side had closed it."""
     MALFORMED = "malformed"
     FILES_EXHAUSTED = "files_exhausted"
 

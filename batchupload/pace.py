@@ -163,19 +163,19 @@ class Pace:
             self._probe_wait = PROBE_FIRST
             self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent)
         elif finding.verdict is Verdict.MISADDRESSED:
-            self._learn_of_wrong_address()
-        else:
-            self._learn_of_failure(turn)
+            self._learn_of_wrong_address(finding)
+        elif finding.reason is not Reason.CONNECTION_STALE:  # which says nothing of the endpoint
+            self._learn_of_failure(turn, finding)
         if finding.reason in OVERLOAD:
             self._limit.overloaded(attempt.began)
 
-    def _learn_of_wrong_address(self) -> None:
+    def _learn_of_wrong_address(self, finding: Finding) -> None:
         self._misaddressed += 1
         patience = self._settings.stop_after_misaddressed * (4 if self._answered else 1)
         if self._misaddressed >= patience:
-            self._stop.ask(Reason.ADDRESS_REFUSED)
+            self._stop.ask(Reason.ADDRESS_REFUSED, f"last met: {_met(finding)}")
 
-    def _learn_of_failure(self, turn: Turn) -> None:
+    def _learn_of_failure(self, turn: Turn, finding: Finding) -> None:
         was_down = self.down
         self._failures += 1
         self._misaddressed = 0
@@ -189,7 +189,7 @@ class Pace:
             self._next_probe = self._now() + self._probe_wait
         patience = self._settings.patience if self._answered else self._settings.patience_at_start
         if self._now() - self._down_since >= patience:
-            self._stop.ask(Reason.ENDPOINT_DOWN)
+            self._stop.ask(Reason.ENDPOINT_DOWN, f"last met: {_met(finding)}")
 
     def _wait(self) -> float:
         """Seconds until a send may begin, as far as is known."""
@@ -203,3 +203,10 @@ class Pace:
         now = self._now()
         self._retries = min(self._retries + retries + (now - self._earned) * RETRY_FLOOR, RETRY_BURST)
         self._earned = now
+
+
+def _met(finding: Finding) -> str:
+    """What an attempt met, for a person."""
+    status = f" (HTTP {finding.http_status})" if finding.http_status else ""
+    said = f" “{finding.message}”" if finding.message else ""
+    return f"{finding.reason}{status}{said}"

@@ -96,6 +96,7 @@ class Reason(StrEnum):
     CONNECTION_REFUSED = "connection_refused", "The endpoint refused the connection: is it up?"
     CONNECT_TIMEOUT = "connect_timeout", "The endpoint did not take the connection in time: is it up?"
     CONNECT_FAILED = "connect_failed", "No connection to the endpoint: check the network."
+    CONNECTION_STALE = "connection_stale", "The endpoint had closed the connection that was to be used again."
     UPLOAD_RESET = "upload_reset", "The connection broke in the middle of the upload."
     UPLOAD_STALLED = "upload_stalled", "The endpoint stopped taking the upload."
     RATE_LIMITED = "rate_limited", "The endpoint asked for a slower pace (429): lower pace.concurrency."

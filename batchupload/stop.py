@@ -23,6 +23,8 @@ class Stop:
         """The first signal that came, or None."""
         self.at_once = False
         """Whether the drain time is over."""
+        self.impatient = False
+        """Whether a second signal came: what is left is left, even in the report."""
         self._asked = asyncio.Event()
         self._scopes: set[asyncio.Timeout] = set()
 

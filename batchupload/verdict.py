@@ -43,7 +43,12 @@ _NO_CONNECTION = {
     Cause.TIMEOUT: Reason.CONNECT_TIMEOUT,
     Cause.FILES_EXHAUSTED: Reason.FILES_EXHAUSTED,
 }
-_NO_ANSWER = {Cause.TIMEOUT: Reason.REPLY_TIMEOUT, Cause.MALFORMED: Reason.REPLY_MALFORMED}
+_NO_BODY = {Cause.TIMEOUT: Reason.UPLOAD_STALLED, Cause.STALE: Reason.CONNECTION_STALE}
+_NO_ANSWER = {
+    Cause.TIMEOUT: Reason.REPLY_TIMEOUT,
+    Cause.MALFORMED: Reason.REPLY_MALFORMED,
+    Cause.STALE: Reason.CONNECTION_STALE,
+}
 
 
 class UnreadableError(Exception):
@@ -116,8 +121,7 @@ def _judge_silence(silence: NoReply, whole: bool) -> Finding:
     if silence.phase is Phase.CONNECT:
         return Finding(Verdict.RETRY, _NO_CONNECTION.get(silence.cause, Reason.CONNECT_FAILED))
     if not whole:
-        stalled = silence.cause is Cause.TIMEOUT
-        return Finding(Verdict.RETRY, Reason.UPLOAD_STALLED if stalled else Reason.UPLOAD_RESET)
+        return Finding(Verdict.RETRY, _NO_BODY.get(silence.cause, Reason.UPLOAD_RESET))
     return Finding(Verdict.AMBIGUOUS, _NO_ANSWER.get(silence.cause, Reason.REPLY_LOST))
 
 

@@ -139,7 +139,7 @@ class ScriptedEndpoint:
     def prepare(self, order_id: str, photo_set: PhotoSet) -> Labelled:
         return Labelled(order_id, photo_set, FieldNames())
 
-    async def send(self, body: Labelled, limit: float) -> Reply | NoReply:
+    async def send(self, body: Labelled, limit: float, *, reuse: bool = True) -> Reply | NoReply:
         order_id, digest = body.order_id, body.digest
         fault = FAULTS[0] if self.reliable else self.chance.choices(FAULTS, [fault.weight for fault in FAULTS])[0]
         seconds = min(fault.seconds * self.chance.uniform(0.1, 1.0), limit)

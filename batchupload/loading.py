@@ -1,0 +1,90 @@
+"""The photo stage: orders → photo sets, several orders at a time, each on record before it may be sent."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from batchupload.ending import already_uploaded, not_tried_again, unusable
+from batchupload.model import Ending, Loaded, Order, Outcome, PhotoSet, Problem
+from batchupload.readers import Found, Readers
+from batchupload.reasons import Reason
+from batchupload.recorder import Recorder
+from batchupload.settings import PhotoSettings
+from batchupload.stop import InterruptedAttemptError, Stop
+
+ORDERS_AT_ONCE = 16
+"""Orders whose photos are read at a time, at most."""
+BYTES_AT_ONCE = 2 << 20
+"""Bytes of the photos that are read at a time, about: fewer orders where they are large."""
+
+log = logging.getLogger(__name__)
+
+
+class Loading:
+    """Reads and checks photos. Without `send` that is all; with `force` also those go on that were uploaded before."""
+
+    def __init__(
+        self,
+        readers: Readers,
+        settings: PhotoSettings,
+        recorder: Recorder,
+        stop: Stop,
+        elapsed: Callable[[Order], float],
+        *,
+        send: bool,
+        force: bool,
+    ) -> None:
+        self._readers = readers
+        self._settings = settings
+        self._recorder = recorder
+        self._stop = stop
+        self._elapsed = elapsed
+        self._send = send
+        self._force = force
+        self._set_size = BYTES_AT_ONCE
+
+    def at_once(self, concurrency: int) -> int:
+        """Orders to take at a time: no more than sends that may be under way, nor more than memory is well spent on."""
+        return max(
+            1, min(ORDERS_AT_ONCE, BYTES_AT_ONCE // self._set_size, concurrency if self._send else ORDERS_AT_ONCE)
+        )
+
+    async def load(self, orders: Sequence[Order]) -> tuple[list[Loaded], list[Ending]]:
+        """Those to be sent, and the endings of the others."""
+        try:
+            steps = await self._read(orders)
+            loaded = [step for step in steps if isinstance(step, Loaded)]
+            endings = [step for step in steps if isinstance(step, Ending)]
+            if loaded and not await self._recorder.begin(loaded):
+                endings += [self.left(one.order) for one in loaded]
+                loaded = []
+        except Exception:  # a boundary: whatever is wrong in here, each row gets its ending, and the run stops
+            log.exception("An internal fault near line %d of %s", orders[0].row.line, orders[0].row.manifest.name)
+            self._stop.ask(Reason.INTERNAL_ERROR)
+            return [], [not_tried_again(order, self._elapsed(order), Reason.INTERNAL_ERROR) for order in orders]
+        return loaded, endings
+
+    def left(self, order: Order) -> Ending:
+        """The ending of an order that the end of the run finds before its send."""
+        return not_tried_again(order, self._elapsed(order), self._stop.cause or Reason.STOPPED, self._stop.detail)
+
+    async def _read(self, orders: Sequence[Order]) -> Sequence[Ending | Loaded]:
+        if self._stop.cause:
+            return [self.left(order) for order in orders]
+        try:
+            async with self._stop.interruptible():
+                found = await self._readers.load(orders, self._settings)
+        except InterruptedAttemptError:
+            return [self.left(order) for order in orders]
+        self._set_size = max((one.size for one in found if isinstance(one, PhotoSet)), default=self._set_size)
+        return [self._looked_at(order, one) for order, one in zip(orders, found, strict=True)]
+
+    def _looked_at(self, order: Order, found: Found) -> Ending | Loaded:
+        if isinstance(found, Reason):
+            return not_tried_again(order, self._elapsed(order), found)
+        if isinstance(found, Problem):
+            return unusable(order, self._elapsed(order), found)
+        if not self._send:
+            return Ending(order.row, Outcome.DEFERRED, Reason.NOT_SENT)
+        if not order.attempts and found.digest == order.standing.uploaded and not self._force:
+            return already_uploaded(order)
+        return Loaded(order, found)
