@@ -39,6 +39,8 @@ SETTING_OF = {
     "endpoint": "endpoint.url",
     "photos_root": "photos.root",
     "encoding": "manifest.encoding",
+    "rate": "pace.rate",
+    "bandwidth": "pace.bandwidth",
     "deadline": "pace.deadline",
     "canary": "pace.canary",
     "max_failures": "pace.max_failures",
@@ -108,6 +110,8 @@ def cli() -> None:
 @_JOB_OPTIONS
 @click.option("--dry-run", is_flag=True, help="Send nothing; the same as `check`.")
 @click.option("--concurrency", metavar="N|auto", help="Sends at once [auto: what the endpoint can take].")
+@click.option("--rate", metavar="N", help="Orders a second at most; or by the hour, such as '08:00,5 23:00,off'.")
+@click.option("--bandwidth", metavar="N", help="Bytes a second at most, such as 1M; or '08:00,1M 23:00,off'.")
 @click.option("--deadline", metavar="TIME", help="End by then: 06:00, or after 2h30m; the rest is deferred.")
 @click.option("--canary", type=int, metavar="N", help="End where the first N orders all go wrong alike [20]; 0: don't.")
 @click.option("--max-failures", metavar="N|P%", help="End when more than this goes wrong.")

@@ -5,12 +5,14 @@ import itertools
 import logging
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
 from batchupload.endpoint import Endpoint
 from batchupload.ledger import Ledger, LedgerError, open_ledger
@@ -24,8 +26,9 @@ from batchupload.recorder import Recorder
 from batchupload.report import Report, ReportError, common_root, may_begin, report_path
 from batchupload.settings import Settings
 from batchupload.stop import Stop
-from batchupload.summary import AGAIN, Summary, Tally
+from batchupload.summary import AGAIN, Summary, Tally, size
 from batchupload.survey import Survey, survey
+from batchupload.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -73,18 +76,22 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     """Do the run. Raises `ReportError` or `LedgerError` where it can't be begun; then nothing was sent."""
     began = datetime.now().astimezone()
     loop = asyncio.get_running_loop()
-    started = loop.time()
+    started, worked = loop.time(), time.thread_time()
     manifests = [layout.path for layout in plan.layouts]
     path = report_path(manifests, settings.report.folder, wish.report, began)
     stop, tally = Stop(), Tally()
+    rate, bandwidth = (
+        Throttle(limit, loop.time, datetime.now) if limit else None
+        for limit in (settings.pace.rate, settings.pace.bandwidth)
+    )
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
         endpoint = None
         if ledger:
-            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts))
-        pace = Pace(settings.pace, settings.retry, stop, loop.time)
+            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, bandwidth))
+        pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
         recorder = Recorder(
             ledger, report, tally, stop, mask_orders=settings.log.mask_orders, max_failures=settings.pace.max_failures
         )
@@ -92,7 +99,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
         display = display_for(total, quiet=wish.quiet, verbose=wish.verbose)
         async with _beside(
-            watch(display, tally, total, lambda: _note(pace, stop)) if display else None,
+            watch(display, tally, total, lambda: _note(pace, stop, rate, bandwidth)) if display else None,
             _deadline(settings, stop, began),
         ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
@@ -109,6 +116,15 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             _again(wish, settings, path, manifests),
             ledger.run if ledger else None,
             records.died,
+            what_bounded(
+                pace.waits,
+                loop.time() - started,
+                busy=(time.thread_time() - worked) / max(loop.time() - started, 1e-9),
+                held=bandwidth.seconds_held if bandwidth else 0.0,
+                capped=pace.capped,
+            )
+            if endpoint
+            else None,
         )
         if ledger and recorder.lost is not Reason.LEDGER_LOST:
             try:
@@ -197,14 +213,16 @@ def _changed(plan: Plan) -> str:
     return ""
 
 
-def _note(pace: Pace, stop: Stop) -> str:
+def _note(pace: Pace, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None) -> str:
     if stop.cause:
         return "stopping: orders under way may end"
     if pace.down:
         return "the endpoint does not answer; one order at a time probes it"
     if pace.paused >= 1:
         return f"the endpoint asked for {pace.paused:.0f} s of quiet"
-    return f"{pace.concurrency} at once ({pace.why})"
+    held = [f"at most {rate.rate:g} orders/s"] if rate and rate.rate else []
+    held += [f"at most {size(bandwidth.rate)}/s"] if bandwidth and bandwidth.rate else []
+    return ", ".join([f"{pace.concurrency} at once ({pace.why})", *held])
 
 
 @contextmanager

@@ -35,6 +35,11 @@ class ConcurrencyLimit:
         """What moved or holds the limit, for a person."""
 
     @property
+    def at_most(self) -> bool:
+        """Whether it would grow if it were allowed to."""
+        return self._limit >= self._highest
+
+    @property
     def value(self) -> int:
         """Sends that may be under way."""
         limit = max(self._limit / 2, self._lowest) if self._renewing else self._limit

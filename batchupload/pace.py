@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from batchupload.bounds import Holdup, Waits
 from batchupload.budget import seen_alike
 from batchupload.limit import ConcurrencyLimit
 from batchupload.model import Attempt, Finding, Verdict
@@ -70,6 +71,8 @@ class Pace:
         self._first: list[Finding] = []
         self._under_way = self._unsettled = 0
         self._moved = asyncio.Event()
+        self.waits = Waits()
+        """What the sends of the run waited for."""
 
     @property
     def concurrency(self) -> int:
@@ -80,6 +83,14 @@ class Pace:
     def why(self) -> str:
         """Why it is as many, for a person."""
         return "the first orders go ahead" if self._testing else self._limit.why
+
+    @property
+    def capped(self) -> str:
+        """The setting that keeps the number of sends at once from growing, if one does."""
+        if self._settings.concurrency != "auto":
+            return f"pace.concurrency ({self._settings.concurrency} at once)"
+        highest = self._settings.highest
+        return f"pace.highest ({highest} at once)" if self._limit.at_most else ""
 
     @property
     def _testing(self) -> bool:
@@ -98,7 +109,7 @@ class Pace:
     @property
     def ready(self) -> bool:
         """Whether a send may begin now."""
-        return self._wait() <= 0
+        return self._wait()[0] <= 0
 
     async def turn(self, *, first: bool) -> Turn | None:
         """Wait until a send may begin; None where the run is to end. Each turn is used in `send`, one waits at a time.
@@ -106,7 +117,7 @@ class Pace:
         The `first` send of each order adds to the budget of retries.
         """
         while self._stop.cause is None:
-            wait = self._wait()
+            wait, holdup = self._wait()
             if wait <= 0:
                 self._under_way += 1
                 self._unsettled += 1
@@ -115,11 +126,18 @@ class Pace:
                 if self._rate:
                     self._rate.take(1)
                 return Turn(self.down, first)
+            began = self._now()
             self._moved.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(wait, LOOK_AGAIN)):
                     await self._moved.wait()
+            self.waits.holdups[holdup] += self._now() - began
         return None
+
+    def starved(self, seconds: float) -> None:
+        """So long no photo set was ready; of account where one might have been sent."""
+        if self._under_way < self.concurrency:
+            self.waits.holdups[Holdup.PHOTOS] += seconds
 
     @contextmanager
     def send(self, turn: Turn) -> Generator[None, None, None]:
@@ -151,6 +169,8 @@ class Pace:
     def learn(self, turn: Turn, attempt: Attempt) -> None:
         """Take in what an attempt found and how long it took; this may end the run, or change how many go at once."""
         finding = attempt.finding
+        self.waits.uploading += attempt.uploading
+        self.waits.answering += attempt.seconds - attempt.uploading
         if turn.first and self._testing:
             self._first.append(finding)
             if not self._testing and (seen := seen_alike(self._first)):
@@ -173,7 +193,7 @@ class Pace:
         self._misaddressed += 1
         patience = self._settings.stop_after_misaddressed * (4 if self._answered else 1)
         if self._misaddressed >= patience:
-            self._stop.ask(Reason.ADDRESS_REFUSED, f"last met: {_met(finding)}")
+            self._stop.ask(Reason.ADDRESS_REFUSED, f"Last met: {_met(finding)}")
 
     def _learn_of_failure(self, turn: Turn, finding: Finding) -> None:
         was_down = self.down
@@ -189,15 +209,18 @@ class Pace:
             self._next_probe = self._now() + self._probe_wait
         patience = self._settings.patience if self._answered else self._settings.patience_at_start
         if self._now() - self._down_since >= patience:
-            self._stop.ask(Reason.ENDPOINT_DOWN, f"last met: {_met(finding)}")
+            self._stop.ask(Reason.ENDPOINT_DOWN, f"Last met: {_met(finding)}")
 
-    def _wait(self) -> float:
-        """Seconds until a send may begin, as far as is known."""
+    def _wait(self) -> tuple[float, Holdup]:
+        """Seconds until a send may begin, as far as is known, and what they are waited for."""
         full = self._under_way >= self.concurrency or self._unsettled >= self._settings.bounds[1]
-        if full or (self.down and self._probing):
-            return LOOK_AGAIN
-        probe = self._next_probe - self._now() if self.down else 0.0
-        return max(self.paused, probe, self._rate.wait() if self._rate else 0.0)
+        if self.down and self._probing:
+            return LOOK_AGAIN, Holdup.QUIET
+        if full:
+            return LOOK_AGAIN, Holdup.PLACES
+        quiet = max(self.paused, self._next_probe - self._now() if self.down else 0.0)
+        rate = self._rate.wait() if self._rate else 0.0
+        return (quiet, Holdup.QUIET) if quiet >= rate else (rate, Holdup.RATE)
 
     def _earn(self, retries: float) -> None:
         now = self._now()

@@ -129,7 +129,10 @@ class Pipeline:
 
     async def _dispatch(self, group: asyncio.TaskGroup, endpoint: Endpoint) -> None:
         """Photo sets → sends, as many at once as the pace allows, each a task of its own."""
+        now = asyncio.get_running_loop().time
+        began = now()
         while batch := await self._loaded.get():
+            self._pace.starved(now() - began)
             while batch:
                 loaded = batch.pop(0)
                 if turn := await self._pace.turn(first=not loaded.order.attempts):
@@ -138,6 +141,7 @@ class Pipeline:
                     self._recorder.never_began(loaded)
                     await self._end([self._loading.left(loaded.order)])
                 del loaded
+            began = now()
 
     async def _send(self, loaded: Loaded, turn: Turn, endpoint: Endpoint) -> None:
         """One attempt, then the order's ending or, after a while, its way back to the queue."""

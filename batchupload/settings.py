@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
+from batchupload.timetable import Timetable, bytes_per_second, orders_per_second, timetable
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -196,6 +197,14 @@ class PaceSettings(Section):
     )
     lowest: Annotated[int, Field(ge=1, le=256)] = Field(1, description="With auto, never fewer at once.")
     highest: Annotated[int, Field(ge=1, le=256)] = Field(64, description="With auto, never more at once.")
+    rate: Annotated[Timetable | None, PlainValidator(lambda value: timetable(value, orders_per_second))] = Field(
+        None,
+        description='Orders a second at most, or off; or by the time of day: {"08:00": 5, "23:00": off}.',
+    )
+    bandwidth: Annotated[Timetable | None, PlainValidator(lambda value: timetable(value, bytes_per_second))] = Field(
+        None,
+        description='Bytes a second of all uploads, such as 512K, 1M or off; or {"08:00": 1M, "23:00": off}.',
+    )
     canary: Annotated[int, Field(ge=0, le=10_000)] = Field(
         20,
         description="The first N orders go a few at once, and the run ends where nearly all meet the same; 0 for none.",

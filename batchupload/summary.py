@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from batchupload.bounds import Verdict
 from batchupload.model import DONE, Ending, Outcome
 from batchupload.reasons import Reason
 
@@ -80,6 +81,8 @@ class Summary:
     """Its number in the ledger; None where nothing was to be sent."""
     died: str = ""
     """What is to be said of the run before, where that did not come to its end."""
+    bounded: Verdict | None = None
+    """What bounded it."""
 
     @property
     def exit_code(self) -> int:
@@ -121,7 +124,9 @@ class Summary:
                 "bytes_sent": tally.bytes_sent,
                 "seconds": round(self.seconds, 3),
                 "orders_per_second": round(tally.sent / self.seconds, 3) if self.seconds else 0.0,
+                "bounded_by": self.bounded.bound if self.bounded else None,
                 "stopped": self.stopped,
+                "seen": self.seen or None,
                 "broken": self.broken or None,
                 "report": str(self.report),
                 "next_command": self.next_command or None,
@@ -151,6 +156,8 @@ class Summary:
         if not self.checked_only:
             sends = f"{tally.sent:,} orders in {tally.attempts:,} sends, {size(tally.bytes_sent)}"
             lines += [f"Sent {sends} in {duration(self.seconds)} ({rate})."]
+            if self.bounded:
+                lines += _wrap(f"It was held back by {self.bounded.sentence}.", width)
         if self.left_out:
             lines.append(f"{self.left_out:,} rows beyond --limit were left alone; they are not in the report.")
         if self.broken:
@@ -169,9 +176,12 @@ class Summary:
             left = self.tally.outcomes[Outcome.DEFERRED]
             return f"Stopped after {duration(self.seconds)}, as asked; {left:,} of {rows} are left for another run."
         if self.stopped:
-            return f"Stopped early after {duration(self.seconds)}. {self.stopped.sentence}" + (
-                f" {self.seen} {GO_ON[self.stopped]}" if self.stopped in GO_ON else ""
-            )
+            told = [
+                self.stopped.sentence,
+                f"{self.seen.rstrip('.')}." if self.seen else "",
+                GO_ON.get(self.stopped, ""),
+            ]
+            return f"Stopped early after {duration(self.seconds)}. {' '.join(filter(None, told))}"
         if not self.tally.rows and not self.broken:
             return "There was nothing to do: the manifest has no rows."
         if self.checked_only:

@@ -8,6 +8,8 @@ from batchupload.timetable import Timetable
 
 LOOK_AGAIN = 1.0
 """Seconds after which who waits looks again: the hour may have struck."""
+TOO_SHORT = 1e-6
+"""Seconds that are not waited: a clock may not be fine enough to tell that they have passed."""
 
 
 class Throttle:
@@ -37,7 +39,8 @@ class Throttle:
         rate, now = self.rate, self._now()
         self._debt = 0.0 if rate is None else max(0.0, self._debt - rate * (now - self._paid))
         self._paid = now
-        return 0.0 if rate is None else self._debt / rate
+        wait = 0.0 if rate is None else self._debt / rate
+        return wait if wait > TOO_SHORT else 0.0
 
     def take(self, units: float) -> None:
         """Go with so many."""

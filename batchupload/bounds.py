@@ -1,0 +1,80 @@
+"""What the next send waited for → what bounded a run: the link, the endpoint, a limit or this machine. Pure."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+FEWEST_SECONDS = 1.0
+"""A run in which sends waited for less than this was bounded by nothing worth telling."""
+BUSY = 0.85
+"""Share of a core from which the event loop counts as bound by the processor."""
+
+
+class Holdup(StrEnum):
+    """What the next send waits for."""
+
+    PHOTOS = "photos"
+    """None was read and checked yet."""
+    PLACES = "places"
+    """As many were under way as may be at once."""
+    RATE = "rate"
+    """The limit of orders a second."""
+    QUIET = "quiet"
+    """The endpoint asked for time, or is down and probed."""
+
+
+class Bound(StrEnum):
+    """What bounded a run."""
+
+    LINK = "link"
+    ENDPOINT = "endpoint"
+    LIMIT = "limit"
+    MACHINE = "machine"
+
+
+@dataclass(slots=True)
+class Waits:
+    """Seconds of a run, growing with it."""
+
+    holdups: dict[Holdup, float] = field(default_factory=lambda: dict.fromkeys(Holdup, 0.0))
+    """For each, how long the next send waited for it."""
+    uploading: float = 0.0
+    """Of all sends together, until the body was handed over."""
+    answering: float = 0.0
+    """Of all sends together, from then to the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What bounded a run, with a sentence for a person."""
+
+    bound: Bound
+    sentence: str
+
+
+def what_bounded(waits: Waits, seconds: float, *, busy: float, held: float, capped: str) -> Verdict | None:
+    """What bounded a run of so many `seconds`; None where it was too short to tell.
+
+    `busy` is the event loop's share of a core, `held` the seconds for which the bandwidth limit held up uploads, and
+    `capped` names the setting that kept the number of sends at once from growing, if one did.
+    """
+    total = sum(waits.holdups.values())
+    if total < min(FEWEST_SECONDS, seconds / 2):
+        return Verdict(Bound.MACHINE, "this machine's processor") if busy >= BUSY else None
+    top = max(waits.holdups, key=waits.holdups.__getitem__)
+    match top:
+        case Holdup.RATE:
+            return Verdict(Bound.LIMIT, "your limit pace.rate")
+        case Holdup.QUIET:
+            return Verdict(Bound.ENDPOINT, "the endpoint, which asked for time or did not answer")
+    if busy >= BUSY:
+        return Verdict(Bound.MACHINE, "this machine's processor")
+    if top is Holdup.PHOTOS:
+        return Verdict(Bound.MACHINE, "this machine, in reading and checking photos")
+    if held >= seconds / 2:
+        return Verdict(Bound.LIMIT, "your limit pace.bandwidth")
+    if capped:
+        return Verdict(Bound.LIMIT, f"your limit {capped}")
+    share = waits.uploading / max(waits.uploading + waits.answering, 1e-9)
+    if share > 0.5:
+        return Verdict(Bound.LINK, f"the link to the endpoint: {share:.0%} of a send was its upload")
+    return Verdict(Bound.ENDPOINT, f"the endpoint: {1 - share:.0%} of a send was the wait for its answer")
