@@ -86,9 +86,11 @@ class Recorder:
         if not self._report:
             self.unreported += [ending for ending in endings if ending.attempts]
             return
+        told = log.isEnabledFor(logging.INFO)
         for ending in endings:
             self._tally.add(ending)
-            log.info("%s", self.line(ending))
+            if told:
+                log.info("%s", self.line(ending))
         if self._max_failures and (seen := overspent(self._max_failures, self._tally.outcomes)):
             self._stop.ask(Reason.MAX_FAILURES, seen)
 

@@ -79,8 +79,9 @@ class Report:
         self._mode: Literal["wb", "xb"] = "wb" if replaces else "xb"
         self._several = len(manifests) > 1
         self._own = own
-        self._root = root
-        self._common = common_root(manifests, root)
+        common = common_root(manifests, root)
+        self._places = {manifest: "" if root else _below(manifest.parent.absolute(), common) for manifest in manifests}
+        """Manifest → where its folder lies below the one that the report's photo paths start from."""
         self._size = 0
 
     async def __aenter__(self) -> Self:
@@ -142,10 +143,12 @@ class Report:
 
     def _photo(self, row: Row, field: str) -> str:
         """The path as the next run finds it."""
-        path, folder = row.photos.get(field, ""), row.manifest.parent.absolute()
-        if not path or self._root or folder == self._common:
-            return path
-        return str(folder.relative_to(self._common) / path)
+        path, place = row.photos.get(field, ""), self._places[row.manifest]
+        return os.path.join(place, path) if path and place else path
+
+
+def _below(folder: Path, common: Path) -> str:
+    return "" if folder == common else str(folder.relative_to(common))
 
 
 def _lines(rows: Iterable[Sequence[str]]) -> str:

@@ -1,10 +1,13 @@
 """Why and when a run ends early: first no new sends, then, at the end of the drain time, none at all."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from batchupload.reasons import Reason
+
+LOOK_AGAIN = 1.0
+"""Seconds after which it is looked again how long the end of a run would take."""
 
 
 class InterruptedAttemptError(Exception):
@@ -57,13 +60,17 @@ class Stop:
         await asyncio.sleep(seconds)
         self.now()
 
-    async def at_deadline(self, seconds: float, drain: float) -> None:
-        """Ask so early that what is under way, given its `drain` seconds, ends in this many `seconds`."""
-        drain = min(drain, seconds / 2)
-        if not await self.sleep(seconds - drain):
-            self.ask(Reason.DEADLINE)
-            await asyncio.sleep(drain)
-            self.now()
+    async def at_deadline(self, seconds: float, drain: float, writing: Callable[[], float]) -> None:
+        """Ask so early that in this many `seconds` all is over: what is under way, given its `drain` seconds, and
+        the `writing` down of the rows that are then left, in as many seconds as that takes at present."""
+        now = asyncio.get_running_loop().time
+        end = now() + seconds
+        while (left := end - now() - max(min(drain, seconds / 2), min(writing(), seconds))) > 0:
+            if await self.sleep(min(left, LOOK_AGAIN)):
+                return
+        self.ask(Reason.DEADLINE)
+        await asyncio.sleep(max(0.0, min(drain, end - now())))
+        self.now()
 
     @asynccontextmanager
     async def interruptible(self) -> AsyncGenerator[None, None]:

@@ -101,6 +101,28 @@ async def test_a_second_signal_stops_at_once_and_says_what_is_not_known(shop: Sh
     assert endings.count(("deferred", "stopped")) == 16
 
 
+async def test_a_second_signal_does_not_wait_for_the_rest_of_a_long_report(shop: Shop) -> None:
+    shop.order("HT000000")
+    shop.rows += [[f"HT{number:06}", *shop.rows[1][1:]] for number in range(1, 60_000)]
+    manifest = shop.manifest()
+    faults = (parse_fault("no_answer=100%"),)
+    async with Sandbox(SandboxOptions(faults)) as server, running(manifest, server, 4, "--concurrency", "4") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr
+        async with asyncio.timeout(20):
+            while b"Stopping" not in await process.stderr.readline():
+                pass
+        before = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        out, _ = await process.communicate()
+        assert time.monotonic() - before < 2
+        assert process.returncode == 143
+    report = report_of(manifest)
+    assert len({row["line"] for row in report}) == len(report)
+    missing = 60_000 - len(report)
+    assert not missing or f"{missing:,} rows are not in this report".encode() in out
+
+
 async def test_an_upload_broken_off_half_way_is_not_called_unknown(shop: Shop) -> None:
     shop.order(
         "HT000001", {name: b"\xff\xd8\xff" + name.encode() + bytes(1_500_000) for name in ("face", "back", "hand")}
