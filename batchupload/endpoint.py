@@ -201,7 +201,7 @@ class MultipartBody(Payload):
         super().__init__(None, content_type=f"multipart/form-data; boundary={boundary}")
         # The order number comes first: a server that cuts the body short knows at least whose it was.
         frame = f'--{boundary}\r\nContent-Disposition: form-data; name="{names.order_id}"\r\n\r\n{order_id}\r\n'
-        self._buffers: list[bytes] = []
+        self._buffers: list[bytes | memoryview] = []
         for photo in photo_set.photos:
             frame += (
                 f'--{boundary}\r\nContent-Disposition: form-data; name="{getattr(names, photo.field)}"; '
@@ -234,12 +234,12 @@ class MultipartBody(Payload):
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """For aiohttp's debugging only; photos are not shown."""
-        return "".join(buffer.decode(encoding, errors) for buffer in self._buffers[0::2])
+        return b"".join(self._buffers[0::2]).decode(encoding, errors)
 
 
-def slices(buffers: Iterable[bytes], size: int) -> Iterator[bytes | memoryview]:
+def slices(buffers: Iterable[bytes | memoryview], size: int) -> Iterator[bytes | memoryview]:
     """All of `buffers` in pieces of at most `size` bytes; small ones are joined, large ones not copied."""
-    small: list[bytes] = []
+    small: list[bytes | memoryview] = []
     room = size
     for buffer in buffers:
         if len(buffer) > room and small:

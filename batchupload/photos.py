@@ -9,6 +9,8 @@ import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 # Importing the plugins loads the decoders now, not in a worker thread.
 from PIL import Image, MpoImagePlugin, PngImagePlugin, UnidentifiedImageError
@@ -40,6 +42,11 @@ _OTHER_TYPES = (
 )
 
 
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""Without O_NONBLOCK the opening of a pipe would wait for a writer."""
+
+
 class PhotoError(Exception):
     """A photo can't be sent; carries the `problem`."""
 
@@ -61,22 +68,28 @@ def load_photos(
     before, is not decoded again. Raises `FilesExhaustedError`.
     """
     photos: list[Photo] = []
-    for field, path in paths.items():
-        try:
-            content = read_photo(path, settings.root or folder, settings)
-            photos.append(Photo(field, content, media_type_of(content)))
-        except PhotoError as error:
-            return _problem(field, error)
-    digests = [xxh3_128_digest(photo.content) for photo in photos]
+    contents: list[bytes] = []
+    with Folders(settings.root or folder, settings.allow_outside_root) as folders:
+        for field, path in paths.items():
+            try:
+                contents.append(read_photo(path, folders, settings))
+                photos.append(Photo(field, contents[-1], media_type_of(contents[-1])))
+            except PhotoError as error:
+                return _problem(field, error)
+    digests = [xxh3_128_digest(content) for content in contents]
     for at, photo in enumerate(photos):
         if digests[at] in digests[:at]:
             return Problem(Reason.PHOTO_REPEATED, f"{photos[digests.index(digests[at])].field} and {photo.field}")
     photo_set = PhotoSet(tuple(photos), b"".join(digests))
-    for photo in photos if photo_set.digest != trusted else ():
-        try:
-            validate(photo.content, settings)
-        except PhotoError as error:
-            return _problem(photo.field, error)
+    if photo_set.digest == trusted or settings.validate_ == "off":
+        return photo_set
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow only warns of sizes and odd metadata; max_pixels decides
+        for photo, content in zip(photos, contents, strict=True):
+            try:
+                validate(content, settings)
+            except PhotoError as error:
+                return _problem(photo.field, error)
     return photo_set
 
 
@@ -84,10 +97,10 @@ def _problem(field: str, error: PhotoError) -> Problem:
     return Problem(error.problem.reason, f"{field}: {error.problem.detail}" if error.problem.detail else field)
 
 
-def read_photo(path: str, root: Path, settings: PhotoSettings) -> bytes:
+def read_photo(path: str, folders: "Folders", settings: PhotoSettings) -> bytes:
     """The bytes of one photo, read once through a descriptor that was checked. Raises `PhotoError`."""
     try:
-        descriptor = _open(path, root, settings.allow_outside_root)
+        descriptor = folders.open(path)
     except (FileNotFoundError, NotADirectoryError):
         raise PhotoError(Reason.PHOTO_MISSING, "") from None
     except OSError as error:
@@ -98,10 +111,10 @@ def read_photo(path: str, root: Path, settings: PhotoSettings) -> bytes:
             raise PhotoError(Reason.PHOTO_NOT_A_FILE, "")
         if status.st_size > settings.max_bytes:
             raise _too_large(status.st_size, settings.max_bytes)
-        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
-            content = file.read(settings.max_bytes + 1) or b""
-            while len(content) <= settings.max_bytes and (more := file.read(settings.max_bytes + 1 - len(content))):
-                content += more  # a short read: a network disk, or the file grew
+        content = os.read(descriptor, status.st_size + 1)
+        # Not what was announced: a network disk reads in parts, or the file changes at this moment.
+        while len(content) not in {status.st_size, settings.max_bytes + 1} and (more := os.read(descriptor, 1 << 16)):
+            content = (content + more)[: settings.max_bytes + 1]
     except OSError as error:
         raise _unreadable(error) from None
     finally:
@@ -126,33 +139,26 @@ def media_type_of(content: bytes) -> str:
 
 
 def validate(content: bytes, settings: PhotoSettings) -> None:
-    """Hold one picture to the level of `settings`. Raises `PhotoError`."""
-    if settings.validate_ == "off":
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow only warns of sizes and odd metadata; max_pixels decides below
-        try:
-            with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
-                pixels = picture.width * picture.height
-                if pixels > settings.max_pixels:
-                    raise PhotoError(
-                        Reason.PHOTO_TOO_MANY_PIXELS,
-                        f"{picture.width} × {picture.height}, at most {settings.max_pixels}",
-                    )
-                if settings.validate_ == "full":
-                    _check_end(content, picture, settings.allow_trailing_data)
-                    picture.draft(
-                        "L", (1, 1)
-                    )  # JPEG: decode at an eighth of the size; the whole file is read all the same
-                    picture.load()
-        except PhotoError:
-            raise
-        except Image.DecompressionBombError:
-            raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, f"at most {settings.max_pixels}") from None
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, IndexError, KeyError, struct.error) as error:
-            # Pillow's decoders raise all of these on damaged files (its documentation promises no one type).
-            cut = "truncated" in str(error)
-            raise PhotoError(Reason.PHOTO_TRUNCATED if cut else Reason.PHOTO_CORRUPT, "") from None
+    """Hold one picture to the level of `settings`, which is not `off`. Raises `PhotoError`."""
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
+            pixels = picture.width * picture.height
+            if pixels > settings.max_pixels:
+                size = f"{picture.width} × {picture.height}, at most {settings.max_pixels}"
+                raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, size)
+            if settings.validate_ == "full":
+                _check_end(content, picture, settings.allow_trailing_data)
+                # JPEG: decode at an eighth of the size; the whole file is read all the same.
+                picture.draft("L", (1, 1))
+                picture.load()
+    except PhotoError:
+        raise
+    except Image.DecompressionBombError:
+        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, f"at most {settings.max_pixels}") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, IndexError, KeyError, struct.error) as error:
+        # Pillow's decoders raise all of these on damaged files (its documentation promises no one type).
+        cut = "truncated" in str(error)
+        raise PhotoError(Reason.PHOTO_TRUNCATED if cut else Reason.PHOTO_CORRUPT, "") from None
 
 
 def _check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) -> None:
@@ -190,31 +196,70 @@ def _jpeg_end(content: bytes, start: int) -> int:
     raise PhotoError(Reason.PHOTO_TRUNCATED, "")
 
 
-def _open(path: str, root: Path, allow_outside_root: bool) -> int:
-    """A descriptor of the file, opened so that no link swapped in meanwhile can lead out of `root`."""
-    if "\0" in path:
-        raise FileNotFoundError(errno.ENOENT, "NUL in path")
-    # Manifests from Windows have backslashes. Opening a pipe without O_NONBLOCK would wait for a writer.
-    whole = os.path.join(root, path.replace("\\", "/"))
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    if allow_outside_root:
-        _refuse_special(Path(whole).stat())
-        return os.open(whole, flags)
-    real_root = os.path.realpath(root)
-    inside = os.path.relpath(os.path.realpath(whole), real_root)
-    if inside == ".." or inside.startswith("../"):
-        raise PhotoError(Reason.PHOTO_OUTSIDE_ROOT, "")
-    *folders, name = inside.split("/")
-    at = os.open(real_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for folder in folders:
-            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-            os.close(at)
-            at = below
-        _refuse_special(os.stat(name, dir_fd=at, follow_symlinks=False))
-        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=at)
-    finally:
-        os.close(at)
+class Folders:
+    """Opens files below `root`, so that no link swapped in meanwhile can lead out of it. A context manager.
+
+    Photos of one order often lie in one folder, which stays open until the next is needed.
+    """
+
+    def __init__(self, root: Path, allow_outside_root: bool) -> None:
+        self._root = root
+        self._allow_outside_root = allow_outside_root
+        self._folder = ""
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def open(self, path: str) -> int:
+        """A descriptor of the file. Raises `OSError`, and `PhotoError` where the path leads out."""
+        if "\0" in path:
+            raise FileNotFoundError(errno.ENOENT, "NUL in path")
+        path = path.replace("\\", "/")  # manifests from Windows
+        if self._allow_outside_root:
+            whole = self._root / path
+            _refuse_special(whole.stat())
+            return os.open(whole, FILE)
+        inside = os.path.normpath(path)
+        if not inside.startswith(("..", "/")):
+            try:
+                return self._open_below(inside)
+            except OSError as error:
+                if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+                    raise
+        # There is a link, or the path needs the root's own; where they lead to must lie inside.
+        root = os.path.realpath(self._root)
+        inside = os.path.relpath(os.path.realpath(os.path.join(root, path)), root)
+        if inside == ".." or inside.startswith("../"):
+            raise PhotoError(Reason.PHOTO_OUTSIDE_ROOT, "")
+        return self._open_below(inside)
+
+    def _open_below(self, path: str) -> int:
+        """Raises `OSError` also where there is a link in `path`, which leads downwards."""
+        folder, _, name = path.rpartition("/")
+        if self._descriptor < 0 or folder != self._folder:
+            self._enter(folder)
+        _refuse_special(os.stat(name, dir_fd=self._descriptor, follow_symlinks=False))
+        return os.open(name, FILE | os.O_NOFOLLOW, dir_fd=self._descriptor)
+
+    def _enter(self, folder: str) -> None:
+        self._leave()
+        self._descriptor = os.open(self._root, FOLDER)
+        for name in folder.split("/") if folder else ():
+            below = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = below
+        self._folder = folder
+
+    def _leave(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _refuse_special(status: os.stat_result) -> None:
