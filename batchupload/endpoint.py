@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -70,6 +71,8 @@ class Endpoint:
         self._timeouts = timeouts
         self._bandwidth = bandwidth
         self._url = URL(settings.url)
+        self._form = Form(settings.fields, secrets.token_hex(16))
+        self._used: WeakSet[asyncio.BaseTransport] = WeakSet()
 
     async def __aenter__(self) -> Self:
         self._session = self._open_session(reuse=True)
@@ -78,8 +81,6 @@ class Endpoint:
 
     def _open_session(self, *, reuse: bool) -> aiohttp.ClientSession:
         keep: dict[str, Any] = {"keepalive_timeout": KEEP_ALIVE} if reuse else {"force_close": True}
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, socket_factory=_socket, **keep),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -87,7 +88,6 @@ class Endpoint:
             headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
-            trace_configs=[trace],
         )
 
     async def __aexit__(
@@ -98,7 +98,7 @@ class Endpoint:
 
     def prepare(self, order_id: str, photo_set: PhotoSet) -> "MultipartBody":
         """The body of one attempt; it can't be used for another."""
-        return MultipartBody(order_id, photo_set, self._settings.fields, self._bandwidth)
+        return MultipartBody(order_id, photo_set, self._form, self._bandwidth, self._used)
 
     async def send(self, body: "MultipartBody", limit: float, *, reuse: bool = True) -> Reply | NoReply:
         """Make one attempt; `limit` in seconds bounds it beside its own timeouts, less the waits for our own bandwidth.
@@ -113,8 +113,7 @@ class Endpoint:
             async with Patience() as patience:
                 watchdog = Watchdog(patience, transfer, timeouts, limit)
                 body.watchdog = lambda: watchdog
-                request = session.post(self._url, data=body, allow_redirects=False, trace_request_ctx=transfer)
-                async with request as response:
+                async with session.post(self._url, data=body, allow_redirects=False) as response:
                     watchdog.end()
                     content, cut = await self._read(response, min(timeouts.reply, watchdog.left))
         except TimeoutError:
@@ -188,6 +187,28 @@ class Watchdog:
         self._end += self._now() - began
 
 
+class Form:
+    """What the bodies of one run have in common. The boundary is random: no photo can have been made to hold it."""
+
+    def __init__(self, names: FieldNames, boundary: str) -> None:
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self._names = names
+        self._part = f"--{boundary}\r\nContent-Disposition: form-data; name="
+        self._end = f"\r\n--{boundary}--\r\n".encode()
+
+    def buffers(self, order_id: str, photo_set: PhotoSet) -> list[bytes]:
+        """One body, in parts: what frames the photos, and their contents themselves."""
+        # The order number comes first: a server that cuts the body short knows at least whose it was.
+        frame = f'{self._part}"{self._names.order_id}"\r\n\r\n{order_id}\r\n'
+        buffers = []
+        for photo in photo_set.photos:
+            name, extension = getattr(self._names, photo.field), EXTENSIONS[photo.media_type]
+            frame += f'{self._part}"{name}"; filename="{photo.field}.{extension}"\r\nContent-Type: '
+            buffers += [f"{frame}{photo.media_type}\r\n\r\n".encode(), photo.content]
+            frame = "\r\n"
+        return [*buffers, self._end]
+
+
 class MultipartBody(Payload):
     """One request body of known length, written as slices of the photos themselves, small ones joined."""
 
@@ -195,29 +216,28 @@ class MultipartBody(Payload):
     """Gives the attempt's; set before the body is written. No attribute itself, since test doubles copy bodies."""
 
     def __init__(
-        self, order_id: str, photo_set: PhotoSet, names: FieldNames, bandwidth: Throttle | None = None
+        self,
+        order_id: str,
+        photo_set: PhotoSet,
+        form: Form,
+        bandwidth: Throttle | None = None,
+        used: "WeakSet[asyncio.BaseTransport] | None" = None,
     ) -> None:
-        boundary = secrets.token_hex(16)
-        super().__init__(None, content_type=f"multipart/form-data; boundary={boundary}")
-        # The order number comes first: a server that cuts the body short knows at least whose it was.
-        frame = f'--{boundary}\r\nContent-Disposition: form-data; name="{names.order_id}"\r\n\r\n{order_id}\r\n'
-        self._buffers: list[bytes | memoryview] = []
-        for photo in photo_set.photos:
-            frame += (
-                f'--{boundary}\r\nContent-Disposition: form-data; name="{getattr(names, photo.field)}"; '
-                f'filename="{photo.field}.{EXTENSIONS[photo.media_type]}"\r\nContent-Type: {photo.media_type}\r\n\r\n'
-            )
-            self._buffers += [frame.encode(), photo.content]
-            frame = "\r\n"
-        self._buffers.append(f"\r\n--{boundary}--\r\n".encode())
+        super().__init__(None, content_type=form.content_type)
+        self._buffers = form.buffers(order_id, photo_set)
         self._size = sum(map(len, self._buffers))
         self._bandwidth = bandwidth
+        self._used = used
+        """The connections that were used before."""
         self.transfer = Transfer(self._size)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Hand the body to the network, slice by slice."""
         transfer, watchdog, bandwidth = self.transfer, self.watchdog(), self._bandwidth
         now = asyncio.get_running_loop().time
+        if self._used is not None and isinstance(transport := getattr(writer, "transport", None), asyncio.Transport):
+            transfer.reused = transport in self._used
+            self._used.add(transport)
         transfer.phase = Phase.BODY
         for piece in slices(self._buffers, SLICE_HELD if bandwidth and bandwidth.rate else SLICE):
             if bandwidth:
@@ -237,9 +257,9 @@ class MultipartBody(Payload):
         return b"".join(self._buffers[0::2]).decode(encoding, errors)
 
 
-def slices(buffers: Iterable[bytes | memoryview], size: int) -> Iterator[bytes | memoryview]:
+def slices(buffers: Iterable[bytes], size: int) -> Iterator[bytes | memoryview]:
     """All of `buffers` in pieces of at most `size` bytes; small ones are joined, large ones not copied."""
-    small: list[bytes | memoryview] = []
+    small: list[bytes] = []
     room = size
     for buffer in buffers:
         if len(buffer) > room and small:
@@ -253,10 +273,6 @@ def slices(buffers: Iterable[bytes | memoryview], size: int) -> Iterator[bytes |
             yield from (view[at : at + size] for at in range(0, len(buffer), size))
     if small:
         yield b"".join(small)
-
-
-async def _note_reuse(_session: object, context: Any, _parameters: object) -> None:
-    context.trace_request_ctx.reused = True
 
 
 def _socket(address: tuple[object, ...]) -> socket.socket:

@@ -1,6 +1,7 @@
 """How many and how fast: the gate that every send passes, what is learnt from each, and the retries' budget."""
 
 import asyncio
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ OVERLOAD = frozenset(
 """What an endpoint does that has too much to do."""
 LOOK_AGAIN = 0.25
 """Seconds after which a send that waits at the gate looks again."""
+FOREVER = math.inf
+"""Until a send ends or the run does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Pace:
         self._first: list[Finding] = []
         self._under_way = self._unsettled = 0
         self._moved = asyncio.Event()
+        stop.wakes(self._moved.set)
         self.waits = Waits()
         """What the sends of the run waited for."""
 
@@ -128,9 +132,12 @@ class Pace:
                 return Turn(self.down, first)
             began = self._now()
             self._moved.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(wait, LOOK_AGAIN)):
-                    await self._moved.wait()
+            if wait is FOREVER:
+                await self._moved.wait()
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(wait, LOOK_AGAIN)):
+                        await self._moved.wait()
             self.waits.holdups[holdup] += self._now() - began
         return None
 
@@ -217,7 +224,7 @@ class Pace:
         if self.down and self._probing:
             return LOOK_AGAIN, Holdup.QUIET
         if full:
-            return LOOK_AGAIN, Holdup.PLACES
+            return FOREVER, Holdup.PLACES
         quiet = max(self.paused, self._next_probe - self._now() if self.down else 0.0)
         rate = self._rate.wait() if self._rate else 0.0
         return (quiet, Holdup.QUIET) if quiet >= rate else (rate, Holdup.RATE)

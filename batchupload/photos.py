@@ -7,6 +7,7 @@ import re
 import stat
 import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ JPEG, PNG = "image/jpeg", "image/png"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 # A marker inside JPEG's coded data: FF with neither a stuffed zero, a restart marker nor another FF behind it.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _OTHER_TYPES = (
     (0, b"GIF8", "GIF"),
     (0, b"%PDF", "PDF"),
@@ -140,21 +142,60 @@ def media_type_of(content: bytes) -> str:
 
 def validate(content: bytes, settings: PhotoSettings) -> None:
     """Hold one picture to the level of `settings`, which is not `off`. Raises `PhotoError`."""
+    width, height = size_of(content)
+    if width * height > settings.max_pixels:
+        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, f"{width} × {height}, at most {settings.max_pixels}")
+    if settings.validate_ == "full":
+        _decode(content, settings.allow_trailing_data)
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Width and height by the header of a JPEG or PNG. Raises `PhotoError` where it is damaged or cut off.
+
+    Not by Pillow, which for this alone takes a third of the time that the whole order takes.
+    """
+    try:
+        width, height = _png_size(content) if content.startswith(_PNG_START) else _jpeg_size(content)
+    except (struct.error, IndexError):
+        raise PhotoError(Reason.PHOTO_TRUNCATED, "") from None
+    if not width or not height:
+        raise PhotoError(Reason.PHOTO_CORRUPT, "")
+    return width, height
+
+
+def _png_size(content: bytes) -> tuple[int, int]:
+    length, kind, width, height = struct.unpack_from(">I4sII", content, len(_PNG_START))
+    (crc,) = struct.unpack_from(">I", content, 29)
+    if length != 13 or kind != b"IHDR" or zlib.crc32(content[12:29]) != crc:
+        raise PhotoError(Reason.PHOTO_CORRUPT, "")
+    return width, height
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    at = 2
+    while True:
+        while content[at] == 0xFF and content[at + 1] == 0xFF:
+            at += 1  # a marker may have fill bytes before it
+        marker, kind = content[at], content[at + 1]
+        if marker != 0xFF or kind in {0xD8, 0xD9, 0xDA}:
+            raise PhotoError(Reason.PHOTO_CORRUPT, "")
+        (length,) = struct.unpack_from(">H", content, at + 2)
+        if kind in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", content, at + 5)
+            return width, height
+        at += 2 + length
+
+
+def _decode(content: bytes, allow_trailing_data: bool) -> None:
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
-            pixels = picture.width * picture.height
-            if pixels > settings.max_pixels:
-                size = f"{picture.width} × {picture.height}, at most {settings.max_pixels}"
-                raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, size)
-            if settings.validate_ == "full":
-                _check_end(content, picture, settings.allow_trailing_data)
-                # JPEG: decode at an eighth of the size; the whole file is read all the same.
-                picture.draft("L", (1, 1))
-                picture.load()
+            _check_end(content, picture, allow_trailing_data)
+            picture.draft("L", (1, 1))  # JPEG: at an eighth of the size; the whole file is read all the same
+            picture.load()
     except PhotoError:
         raise
     except Image.DecompressionBombError:
-        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, f"at most {settings.max_pixels}") from None
+        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, "more than the decoder takes") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, IndexError, KeyError, struct.error) as error:
         # Pillow's decoders raise all of these on damaged files (its documentation promises no one type).
         cut = "truncated" in str(error)

@@ -29,6 +29,7 @@ class Stop:
         self.impatient = False
         """Whether a second signal came: what is left is left, even in the report."""
         self._asked = asyncio.Event()
+        self._wake: list[Callable[[], None]] = []
         self._scopes: set[asyncio.Timeout] = set()
 
     def ask(self, cause: Reason, detail: str = "") -> None:
@@ -37,6 +38,12 @@ class Stop:
             self.cause = cause
             self.detail = detail
             self._asked.set()
+            for wake in self._wake:
+                wake()
+
+    def wakes(self, wake: Callable[[], None]) -> None:
+        """Call this when the run is to end."""
+        self._wake.append(wake)
 
     def now(self) -> None:
         """Interrupt what is under way."""

@@ -26,7 +26,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from xxhash import xxh3_128_hexdigest
 
-from batchupload.endpoint import MultipartBody
+from batchupload.endpoint import Form, MultipartBody
 from batchupload.ledger import connect, open_ledger
 from batchupload.manifest import ManifestError, open_manifest, read_rows
 from batchupload.model import PHOTO_FIELDS, Cause, NoReply, Phase, PhotoSet, Reply
@@ -42,6 +42,7 @@ from batchupload.survey import survey
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 URL = "http://127.0.0.1/"
+FORM = Form(FieldNames(), "boundary")
 WORKERS = 8
 PHOTO_SETS = 6
 ACCEPTED = json.dumps({"code": 200, "msg": "ok"}).encode()
@@ -119,8 +120,8 @@ FAULTS = (
 class Labelled(MultipartBody):
     """A body that says whose it is, so that the endpoint need not read it."""
 
-    def __init__(self, order_id: str, photo_set: PhotoSet, names: FieldNames) -> None:
-        super().__init__(order_id, photo_set, names)
+    def __init__(self, order_id: str, photo_set: PhotoSet) -> None:
+        super().__init__(order_id, photo_set, FORM)
         self.order_id = order_id
         self.digest = photo_set.digest
 
@@ -137,7 +138,7 @@ class ScriptedEndpoint:
     """Events until the run dies with the next; negative for never."""
 
     def prepare(self, order_id: str, photo_set: PhotoSet) -> Labelled:
-        return Labelled(order_id, photo_set, FieldNames())
+        return Labelled(order_id, photo_set)
 
     async def send(self, body: Labelled, limit: float, *, reuse: bool = True) -> Reply | NoReply:
         order_id, digest = body.order_id, body.digest

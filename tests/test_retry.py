@@ -218,7 +218,7 @@ async def test_an_outage_in_mid_run_is_waited_out(shop: Shop) -> None:
     manifest = shop.manifest()
     async with Sandbox(SandboxOptions(latency=0.02)) as server:
         port = server.port
-        settings = settings_for(server.url, retry={"attempts": 8, "cap": 1.0, "base": 0.5})
+        settings = settings_for(server.url, retry={"attempts": 8, "cap": 1.0, "base": 0.5}, pace={"concurrency": 4})
         running = asyncio.ensure_future(send(manifest, settings))
         async with asyncio.timeout(20):
             while len(server.accepted) < 10:
@@ -231,4 +231,5 @@ async def test_an_outage_in_mid_run_is_waited_out(shop: Shop) -> None:
     assert summary.exit_code == 0
     assert outcomes(report) == dict.fromkeys(orders, ("uploaded", "accepted"))
     assert before | set(server.accepted) == set(orders)
-    assert summary.tally.attempts < 1.5 * len(orders)
+    # Ten until it counts as down, those under way then, and a few probes.
+    assert summary.tally.attempts <= len(orders) + 10 + 4 + 6
