@@ -4,7 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from batchupload.budget import overspent
-from batchupload.ledger import Ledger, LedgerError
+from batchupload.ledger import Ledger
+from batchupload.ledger_file import LedgerError
 from batchupload.model import Attempt, Ending, Loaded, Standing
 from batchupload.reasons import Reason
 from batchupload.report import Report

@@ -29,7 +29,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchupload.deadline import seconds_until
-from batchupload.ledger import LedgerError, LedgerHeldError, open_ledger
+from batchupload.ledger import open_ledger
+from batchupload.ledger_file import LedgerError, LedgerHeldError
 from batchupload.model import Standing, Verdict
 from batchupload.photos import load_photos
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
@@ -272,7 +273,7 @@ async def test_a_ledger_that_can_not_be_trusted_is_refused_before_anything_is_se
 
 
 async def test_a_ledger_locked_by_another_program_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchupload.ledger.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("batchupload.ledger_file.BUSY_SECONDS", 0.1)
     shop.orders(1)
     manifest = shop.manifest()
     async with Sandbox() as server:
