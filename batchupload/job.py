@@ -23,7 +23,7 @@ from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.report import Report, ReportError, common_root, may_begin, report_path
+from batchupload.report import Report, ReportError, common_root, may_begin, move_aside, report_path
 from batchupload.settings import Settings
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally, size
@@ -109,6 +109,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
         ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
+        await recorder.finish()
         summary = Summary(
             tally,
             loop.time() - started,
@@ -168,14 +169,15 @@ async def _records(
         if ledger:
             # Before the report is there: a run that dies in between must know its report again.
             await ledger.start_run(began, settings.endpoint.url, manifests, path)
-        report = Report(path, manifests, _own(plan.layouts), settings.photos.root, replaces=replaces)
+        report = Report(path, manifests, _own(plan.layouts), settings.photos.root)
         try:
+            aside = move_aside(path) if replaces else None
             await stack.enter_async_context(report)
         except ReportError:
             if ledger:
                 await ledger.drop_run()
             raise
-        yield _Records(ledger, report, dead.told(replaced=replaces) if dead else "")
+        yield _Records(ledger, report, dead.told(aside) if dead else "")
 
 
 def _deadline(

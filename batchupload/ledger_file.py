@@ -192,6 +192,8 @@ def _look_at_place(path: Path) -> None:
     mounted, would begin an empty ledger there, and all would be sent again."""
     if path.is_dir():
         raise LedgerError(f"{path}: this is a folder. Set ledger.path to a file.")
+    if path.is_symlink():  # resolved, and still a link
+        raise LedgerError(f"{path}: this link leads back to itself. Set ledger.path.")
     if not path.parent.is_dir():
         what = "is not a folder" if path.parent.exists() else "does not exist"
         raise LedgerError(f"{path}: the ledger can't be there: {path.parent} {what}. Make it, or set ledger.path.")

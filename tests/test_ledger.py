@@ -173,7 +173,9 @@ async def test_the_same_command_after_a_kill_finishes_the_job(shop: Shop) -> Non
         await process.communicate()
         done = await asyncio.to_thread(batchupload, *words[3:], cwd=shop.folder)
     assert done.returncode == 0, done.stderr
-    assert "did not come to its end; its incomplete report was replaced" in " ".join(done.stdout.split())
+    assert "did not come to its end; its report is incomplete, and is now report.incomplete-1.csv" in " ".join(
+        done.stdout.split()
+    )
     found = outcomes(read_report(shop.folder / "report.csv"))
     assert sorted(found) == orders
     assert set(found.values()) == {UPLOADED, SKIPPED}
