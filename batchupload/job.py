@@ -23,7 +23,7 @@ from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.report import Report, ReportError, common_root, may_begin, move_aside, report_path
+from batchupload.report import Report, ReportError, common_root, may_begin, move_aside, move_back, report_path
 from batchupload.settings import Settings
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally, size
@@ -170,14 +170,17 @@ async def _records(
             # Before the report is there: a run that dies in between must know its report again.
             await ledger.start_run(began, settings.endpoint.url, manifests, path)
         report = Report(path, manifests, _own(plan.layouts), settings.photos.root)
+        aside = None
         try:
             aside = move_aside(path) if replaces else None
             await stack.enter_async_context(report)
         except ReportError:
+            if aside:
+                move_back(aside, path)
             if ledger:
                 await ledger.drop_run()
             raise
-        yield _Records(ledger, report, dead.told(aside) if dead else "")
+        yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "")
 
 
 def _deadline(
@@ -242,7 +245,11 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
     """The first SIGINT, SIGTERM or SIGHUP lets the orders under way end, a second one breaks them off."""
 
     def answer(number: signal.Signals) -> None:
-        if stop.signal:
+        # A terminal that is closed sends SIGHUP twice (its shell does, and the kernel), and systemd one with its SIGTERM,
+        # which comes first: that is nobody's impatience, and SIGHUP never counts beside another.
+        if stop.signal and number == signal.SIGHUP:
+            return
+        if stop.signal and stop.signal != signal.SIGHUP:
             stop.impatient = True
             stop.now()
             return

@@ -44,9 +44,11 @@ class DeadRun:
         """Whether it was a run over these manifests with this report."""
         return self.report == _absolute(report) and self.manifests == tuple(map(_absolute, manifests))
 
-    def told(self, aside: Path | None) -> str:
-        """A sentence for a person; `aside` is where its report was moved to make room for another."""
-        what = f"its report is incomplete{', and is now' if aside else ':'} {aside or self.report}."
+    def told(self, *, replaced: bool, aside: Path | None) -> str:
+        """A sentence for a person; `aside` is where its report, if there was one, was moved where it is `replaced`."""
+        what = f"its report is incomplete: {self.report}."
+        if replaced:
+            what = f"its report is incomplete, and is now {aside}." if aside else "it left no report."
         return f"The run before, begun {self.started_at:%Y-%m-%d %H:%M:%S}, did not come to its end; {what}"
 
 

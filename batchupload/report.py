@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +84,13 @@ def move_aside(path: Path) -> Path | None:
             ) from None
         return aside
     raise _existing(path)
+
+
+def move_back(aside: Path, path: Path) -> None:
+    """Undo `move_aside`, where no other came in between."""
+    if not path.exists():
+        with suppress(OSError):
+            aside.rename(path)
 
 
 def _is_report(path: Path) -> bool:

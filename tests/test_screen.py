@@ -95,6 +95,7 @@ async def test_a_signal_is_answered_also_where_that_can_not_be_said(shop: Shop, 
             )  # fmt: skip
         await requests(server, 4)
         process.send_signal(signal.SIGHUP if hangup else signal.SIGTERM)
+        process.send_signal(signal.SIGHUP)  # as systemd does, in either order, and a terminal that is closed
         assert await asyncio.wait_for(process.wait(), 60) == (129 if hangup else 143)
     found = outcomes(read_report(shop.folder / "report.csv"))
     assert sorted(found) == orders
