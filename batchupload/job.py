@@ -245,8 +245,8 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
     """The first SIGINT, SIGTERM or SIGHUP lets the orders under way end, a second one breaks them off."""
 
     def answer(number: signal.Signals) -> None:
-        # A terminal that is closed sends SIGHUP twice (its shell does, and the kernel), and systemd one with its SIGTERM,
-        # which comes first: that is nobody's impatience, and SIGHUP never counts beside another.
+        # A terminal that is closed sends SIGHUP twice (its shell does, and the kernel), and systemd one with its
+        # SIGTERM: that is nobody's impatience, and SIGHUP never counts beside another signal.
         if stop.signal and number == signal.SIGHUP:
             return
         if stop.signal and stop.signal != signal.SIGHUP:
