@@ -139,6 +139,7 @@ async def test_a_report_on_a_disk_that_does_not_answer_is_given_up(
             assert 0 < len(server.accepted) < len(orders)
     finally:
         os.close(reading)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)  # the closing
     assert "report.csv: the report can't be written any more (the disk does not answer)" in caplog.text
 
 
