@@ -1,12 +1,14 @@
 """Words on the command line → the stages; no logic of its own. Heavy modules load inside the command."""
 
+import io
 import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import click
 
@@ -27,6 +29,7 @@ EXIT_CODES = {
     3: "stopped early: endpoint down or refusing, its address wrong, or the deadline came",
     4: "another run holds the ledger: nothing was sent",
     5: "the ledger or the report can't be written: sending stopped",
+    129: "stopped by SIGHUP (the terminal was closed), drained",
     130: "stopped by Ctrl-C, drained",
     143: "stopped by SIGTERM, drained",
 }
@@ -45,6 +48,21 @@ SETTING_OF = {
     "canary": "pace.canary",
     "max_failures": "pace.max_failures",
 }
+
+
+class OutputError(BatchuploadError):
+    """What was asked for can't be printed."""
+
+    exit_code = 1
+
+
+class LogLines(logging.StreamHandler[TextIO]):
+    """Log lines on a stream; where it can't be written they are lost, and nothing else is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Leave out the traceback that the library would write to the same stream."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 class Outcomes(click.ParamType[frozenset[str]]):
@@ -179,7 +197,7 @@ def demo(folder: Path | None, orders: int) -> None:
     """
     from batchupload.demo import play
 
-    _leave(play(folder, orders, click.echo, _width()))
+    _leave(play(folder, orders, _print, _width()))
 
 
 @cli.command()
@@ -213,7 +231,8 @@ def history(config: Path | None, as_json: bool, limit: int) -> None:
 
     with past.read_ledger(_ledger_path(config)) as ledger:
         runs = ledger.runs(limit)
-    click.echo(past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or "No run yet.")
+        text = past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or "No run yet."
+    _print(text)
 
 
 @cli.command()
@@ -226,33 +245,61 @@ def show(what: str, config: Path | None, as_json: bool) -> None:
     with past.read_ledger(_ledger_path(config)) as ledger:
         run = ledger.run(int(what)) if what.isascii() and what.isdigit() and len(what) < 10 else None
         attempts, outcomes = ledger.attempts(what), ledger.outcomes(what)
-    if run:
-        click.echo(past.as_json(run) if as_json else run.text())
-    elif as_json:
-        click.echo(past.as_json({"order_id": what, "attempts": attempts, "outcomes": outcomes}))
-    elif attempts or outcomes:
         lines = [f"Order {what}", *(attempt.line() for attempt in attempts), *(said.text() for said in outcomes)]
-        click.echo("\n".join(lines))
-    else:
+        text = run.text() if run else "\n".join(lines)
+    if as_json:
+        text = past.as_json(run or {"order_id": what, "attempts": attempts, "outcomes": outcomes})
+    elif not (run or attempts or outcomes):
         raise BatchuploadError(f"{what}: the ledger knows no such run or order. `batchupload history` lists the runs.")
+    _print(text)
 
 
 def main() -> None:
     """Entry point: every mistake of the user's becomes a message and an exit code."""
     os.umask(0o077)  # whatever is written is for its owner only
+    _open_standard_streams()
     try:
-        cli.main(prog_name="batchupload", standalone_mode=False)
+        code = cli.main(prog_name="batchupload", standalone_mode=False)
     except click.exceptions.Abort:
         _leave(130)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         _leave(error.exit_code)
     except BatchuploadError as error:
-        click.echo(f"batchupload: {error}", err=True)
+        _tell(str(error))
         _leave(error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(1)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Have all three: a file opened in the place of a closed one would get what is meant for the screen."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name the screen can't show is no reason to end
+
+
+def _print(text: str) -> None:
+    """Print what was asked for. Raises `BrokenPipeError`, which needs no words, and `OutputError`."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output can't be written ({error.strerror}).") from None
+
+
+def _tell(text: str) -> None:
+    """Say it on standard error, as far as that can be written."""
+    with suppress(OSError):
+        click.echo(f"batchupload: {text}", err=True)
 
 
 def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> None:
@@ -272,10 +319,13 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     planned = plan(wish, settings)
     # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
     summary = asyncio.Runner().run(execute(wish, settings, planned))
-    if options["as_json"]:
-        click.echo(summary.as_json())
-    elif not options["quiet"]:
-        click.echo(summary.as_text(_width()))
+    try:
+        if options["as_json"]:
+            click.echo(summary.as_json())
+        elif not options["quiet"]:
+            click.echo(summary.as_text(_width()))
+    except OSError as error:  # what the run came to is in its report, and in its exit code
+        _tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
     _leave(summary.exit_code)
 
 
@@ -309,7 +359,9 @@ def _ledger_path(config: Path | None) -> Path:
 
 
 def _log(verbosity: int) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[LogLines(sys.stderr)]
+    )
     logging.getLogger("batchupload").setLevel(logging.INFO if verbosity else logging.WARNING)
     if verbosity > 1:
         for library in ("aiohttp", "asyncio", "batchupload"):  # not Pillow, which logs what photos say of people
@@ -318,6 +370,7 @@ def _log(verbosity: int) -> None:
 
 def _leave(code: int) -> NoReturn:
     """Exit at once: what is to be on the disk is there, and a thread that hangs shall not hold it up."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
     os._exit(code)

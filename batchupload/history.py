@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from batchupload.ledger import LedgerError, connect
+from batchupload.ledger_file import LedgerError, connect, distrusted, failed, is_held, resolved
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
 from batchupload.summary import NEXT_STEP, duration, size
@@ -121,18 +121,25 @@ class PastOutcome:
 
 @contextmanager
 def read_ledger(path: Path) -> Iterator["History"]:
-    """Raises `LedgerError` where there is no ledger, or none to be trusted."""
+    """Raises `LedgerError` where there is no ledger, or none to be trusted; also for what is found out in the block."""
+    path = resolved(path)
     if not path.exists():
         raise LedgerError(f"{path}: there is no ledger yet; the first `batchupload run` makes it.")
     with closing(connect(path, readonly=True)) as database:
-        yield History(database)
+        try:
+            yield History(database, path)
+        except sqlite3.Error as error:
+            raise failed(path, error) from None
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise distrusted(path, f"a cell in it is damaged: {error}") from None
 
 
 class History:
     """Questions to a ledger."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
         self._database = database
+        self._path = path
 
     def runs(self, newest: int) -> list[PastRun]:
         """The newest runs, the oldest of them first."""
@@ -154,12 +161,17 @@ class History:
             "SELECT outcome, reason, count(*) FROM outcomes WHERE run = ? GROUP BY 1, 2 ORDER BY 3 DESC", (number,)
         ):
             counts.setdefault(outcome, {})[reason] = count
-        state = "ended" if ended_at else "under way" if newest and _alive(pid) else "died"
+        state = "ended" if ended_at else "under way" if newest and self._goes_on(pid) else "died"
         exit_code = json.loads(summary)["exit_code"] if summary else None
         inner = {outcome.value: counts[outcome] for outcome in Outcome if outcome in counts}
         return PastRun(
             run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner
         )  # fmt: skip
+
+    def _goes_on(self, pid: int) -> bool:
+        """Whether the newest run does: it holds the ledger. Its process number may be another's by now."""
+        held = is_held(self._path)
+        return _alive(pid) if held is None else held
 
     def attempts(self, order_id: str) -> list[PastAttempt]:
         """Every send of an order, the oldest first."""

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import logging
 import signal
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -15,15 +14,16 @@ from pathlib import Path
 from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
 from batchupload.endpoint import Endpoint
-from batchupload.ledger import Ledger, LedgerError, open_ledger
+from batchupload.ledger import Ledger, open_ledger
+from batchupload.ledger_file import LedgerError
 from batchupload.manifest import Layout, ManifestError, open_manifest, read_rows
 from batchupload.model import OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.pipeline import Pipeline
-from batchupload.progress import display_for, watch
+from batchupload.progress import display_for, tell, watch
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.report import Report, ReportError, common_root, may_begin, report_path
+from batchupload.report import Report, ReportError, common_root, may_begin, move_aside, move_back, report_path
 from batchupload.settings import Settings
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally, size
@@ -109,6 +109,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
         ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
+        await recorder.finish()
         summary = Summary(
             tally,
             loop.time() - started,
@@ -139,7 +140,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
                 log.error("%s", error)
                 summary = replace(summary, stopped=Reason.LEDGER_LOST)
     for ending in recorder.unreported:
-        sys.stderr.write(f"not in the report: {recorder.line(ending)}\n")
+        tell(f"not in the report: {recorder.line(ending)}\n")
     return summary
 
 
@@ -168,14 +169,18 @@ async def _records(
         if ledger:
             # Before the report is there: a run that dies in between must know its report again.
             await ledger.start_run(began, settings.endpoint.url, manifests, path)
-        report = Report(path, manifests, _own(plan.layouts), settings.photos.root, replaces=replaces)
+        report = Report(path, manifests, _own(plan.layouts), settings.photos.root)
+        aside = None
         try:
+            aside = move_aside(path) if replaces else None
             await stack.enter_async_context(report)
         except ReportError:
+            if aside:
+                move_back(aside, path)
             if ledger:
                 await ledger.drop_run()
             raise
-        yield _Records(ledger, report, dead.told(replaced=replaces) if dead else "")
+        yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "")
 
 
 def _deadline(
@@ -237,18 +242,24 @@ def _note(pace: Pace, stop: Stop, rate: Throttle | None, bandwidth: Throttle | N
 
 @contextmanager
 def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float) -> Generator[None, None, None]:
-    """The first SIGINT or SIGTERM lets the orders under way end, a second one breaks them off."""
+    """The first SIGINT, SIGTERM or SIGHUP lets the orders under way end, a second one breaks them off."""
 
     def answer(number: signal.Signals) -> None:
-        if stop.signal:
+        # A terminal that is closed sends SIGHUP twice (its shell does, and the kernel), and systemd one with its
+        # SIGTERM: that is nobody's impatience, and SIGHUP never counts beside another signal.
+        if stop.signal and number == signal.SIGHUP:
+            return
+        if stop.signal and stop.signal != signal.SIGHUP:
             stop.impatient = True
             stop.now()
             return
-        sys.stderr.write(f"\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n")
         stop.signal = number
         stop.ask(Reason.STOPPED)
+        tell(f"\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n")
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, so that the run outlives its terminal
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, answer, number)
     try:

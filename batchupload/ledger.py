@@ -7,65 +7,19 @@ import sqlite3
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import filelock
-
 from batchupload import __version__
-from batchupload.model import Attempt, BatchuploadError, Ending, Loaded, Standing, Verdict
+from batchupload.ledger_file import LedgerError, distrusted, failed, hold
+from batchupload.model import Attempt, Ending, Loaded, Standing, Verdict
 
-APPLICATION_ID = 0x62617570
-"""`baup` in the file's header says whose database it is."""
-BUSY_SECONDS = 10.0
-"""How long a lock of another program on the database is waited for."""
 COMMIT_SECONDS = 60.0
 """The longest a commit may take; a disk that takes longer is given up."""
-MIGRATIONS = (
-    """
-CREATE TABLE runs (
-  id INTEGER PRIMARY KEY,
-  started_at TEXT NOT NULL,  -- ISO 8601 with offset, as in the report
-  ended_at TEXT,             -- NULL while it goes on, and where it died
-  pid INTEGER NOT NULL,
-  version TEXT NOT NULL,
-  endpoint TEXT NOT NULL,    -- an order is known as uploaded to one endpoint
-  manifests TEXT NOT NULL,   -- JSON array of paths
-  report TEXT NOT NULL,
-  summary TEXT               -- JSON as `run --json` shows it
-);
-CREATE TABLE attempts (
-  order_id TEXT NOT NULL,
-  run INTEGER NOT NULL REFERENCES runs,
-  number INTEGER NOT NULL,
-  photos BLOB NOT NULL,      -- XXH3-128 of each photo, one behind the other
-  started_at REAL NOT NULL,  -- Unix time
-  seconds REAL,              -- NULL, as all below, while it is under way, and where the run died then
-  bytes_sent INTEGER,
-  verdict TEXT,
-  reason TEXT,
-  http_status INTEGER,
-  code TEXT,
-  message TEXT,
-  PRIMARY KEY (order_id, run, number)
-) WITHOUT ROWID;
-CREATE TABLE outcomes (
-  run INTEGER NOT NULL REFERENCES runs,
-  manifest INTEGER NOT NULL, -- its place in runs.manifests
-  line INTEGER NOT NULL,
-  order_id TEXT NOT NULL,
-  outcome TEXT NOT NULL,
-  reason TEXT NOT NULL,
-  detail TEXT NOT NULL,
-  PRIMARY KEY (run, manifest, line)
-) WITHOUT ROWID;
-""",
-)
-"""Each brings the schema from the version that is its place to the next; none is ever changed."""
 BEGIN = "INSERT INTO attempts (order_id, run, number, photos, started_at) VALUES"
 ENDED = "REPLACE INTO attempts VALUES"
 TAKE_BACK = "DELETE FROM attempts WHERE order_id = ? AND run = ? AND number = ?"
@@ -76,18 +30,6 @@ may take 5 ms (`sys.getswitchinterval`); so one for each row would be slow."""
 
 Write = tuple[str, tuple[object, ...]]
 """A statement and its parameters; one that ends with VALUES takes many rows at once, and these are those of one."""
-
-
-class LedgerError(BatchuploadError):
-    """The ledger can't be opened or written; it is never taken for an empty one."""
-
-    exit_code = 5
-
-
-class LedgerHeldError(BatchuploadError):
-    """Another run holds the ledger."""
-
-    exit_code = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +44,11 @@ class DeadRun:
         """Whether it was a run over these manifests with this report."""
         return self.report == _absolute(report) and self.manifests == tuple(map(_absolute, manifests))
 
-    def told(self, *, replaced: bool) -> str:
-        """A sentence for a person."""
-        what = "its incomplete report was replaced." if replaced else f"its report is incomplete: {self.report}."
+    def told(self, *, replaced: bool, aside: Path | None) -> str:
+        """A sentence for a person; `aside` is where its report, if there was one, was moved where it is `replaced`."""
+        what = f"its report is incomplete: {self.report}."
+        if replaced:
+            what = f"its report is incomplete, and is now {aside}." if aside else "it left no report."
         return f"The run before, begun {self.started_at:%Y-%m-%d %H:%M:%S}, did not come to its end; {what}"
 
 
@@ -119,18 +63,25 @@ class Ledger:
         self._asked = self._committed = 0
         self._commit = asyncio.Lock()
         self._failure = ""
+        self._files: dict[Path, tuple[int, int]] = {}
+        """The database and its log → device and inode, once they are there."""
         self.run: int = database.execute("SELECT coalesce(max(id), 0) + 1 FROM runs").fetchone()[0]
         self._endpoint = ""
         self._manifests: dict[Path, int] = {}
 
     def last_run(self) -> DeadRun | None:
-        """The newest run, if it has no end."""
-        row = self._database.execute(
-            "SELECT started_at, manifests, report, ended_at FROM runs ORDER BY id DESC LIMIT 1"
-        ).fetchone()
-        if row is None or row[3] is not None:
-            return None
-        return DeadRun(datetime.fromisoformat(row[0]), tuple(map(Path, json.loads(row[1]))), Path(row[2]))
+        """The newest run, if it has no end. Raises `LedgerError`."""
+        try:
+            row = self._database.execute(
+                "SELECT started_at, manifests, report, ended_at FROM runs ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+            if row is None or row[3] is not None:
+                return None
+            return DeadRun(datetime.fromisoformat(row[0]), tuple(map(Path, json.loads(row[1]))), Path(row[2]))
+        except sqlite3.Error as error:
+            raise failed(self.path, error) from None
+        except (ValueError, TypeError) as error:
+            raise distrusted(self.path, f"run {self.run - 1} in it is damaged: {error}") from None
 
     async def start_run(self, started_at: datetime, endpoint: str, manifests: Sequence[Path], report: Path) -> None:
         """Put the run on record. Raises `LedgerError`."""
@@ -158,6 +109,8 @@ class Ledger:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._standings, order_ids)
         except sqlite3.Error as error:
             raise LedgerError(f"{self.path}: the ledger can't be read any more ({error}). Check the disk.") from None
+        except (ValueError, TypeError) as error:
+            raise distrusted(self.path, f"an attempt in it is damaged: {error}") from None
 
     def _standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
         found: dict[str, Standing] = {}
@@ -237,10 +190,22 @@ class Ledger:
                     places = ",".join([marks] * len(some))
                     self._database.execute(f"{statement} {places}", [value for row in some for value in row])
             self._database.execute("COMMIT")
+            self._look_for_files()
         except sqlite3.Error as error:
             self._failure = f"{self.path}: the ledger can't be written any more ({error}). Check the disk, run again."
             with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
+        except OSError as error:
+            self._failure = (
+                f"{error.filename}: the ledger is out of reach ({error.strerror}). Bring it back, run again."
+            )
+
+    def _look_for_files(self) -> None:
+        """See that what was committed is where the next run will look for it, and not in a file without a name."""
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            status = path.stat()
+            if self._files.setdefault(path, (status.st_dev, status.st_ino)) != (status.st_dev, status.st_ino):
+                self._failure = f"{path}: the ledger was replaced in mid-run. Restore it if you can, run again."
 
     def close(self) -> None:
         """Let go of the file, once what is being written is written; a disk that does not answer is not waited for."""
@@ -253,116 +218,15 @@ class Ledger:
 def open_ledger(path: Path) -> Generator[Ledger, None, None]:
     """The ledger at `path`, made where there is none, held until the end of the run.
 
-    Raises `LedgerHeldError` where another run or program holds it, and `LedgerError` where it can't be trusted.
+    Raises `LedgerHeldError` where another run or program holds it, and `LedgerError` where it can't be used or trusted.
     """
-    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=0, mode=0o600)
-    try:
-        with lock:
-            ledger = Ledger(path, _open(path))
-            try:
-                yield ledger
-            finally:
-                ledger.close()
-    except filelock.Timeout:
-        raise LedgerHeldError(
-            f"{path}: another run holds this ledger{_holder(path)}. Let it end, then run again."
-        ) from None
-
-
-def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
-    """The database at `path`, which must be there and be ours. Raises `LedgerError` and `LedgerHeldError`."""
-    try:
-        if not path.stat().st_size:
-            raise _distrusted(path, "it is empty")
-        database = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}",
-            uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
-        )  # fmt: skip
-    except OSError as error:
-        raise LedgerError(f"{path}: the ledger can't be read ({error.strerror}).") from None
-    try:
-        if _pragma(database, "application_id") != APPLICATION_ID:
-            raise _distrusted(path, "it is not one of batchupload")
-        version = _pragma(database, "user_version")
-        if not isinstance(version, int) or version > len(MIGRATIONS):
-            raise LedgerError(f"{path}: this ledger is from a newer batchupload. Install that, or set ledger.path.")
-        if not readonly:
-            _make_current(database, version)
-            if (fault := _pragma(database, "quick_check(1)")) != "ok":
-                raise _distrusted(path, str(fault))
-    except sqlite3.Error as error:
-        database.close()
-        if error.sqlite_errorcode in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            raise LedgerHeldError(f"{path}: another program holds this ledger. Close it, then run again.") from None
-        raise _distrusted(path, str(error)) from None
-    except LedgerError:
-        database.close()
-        raise
-    return database
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        if not path.exists():
-            _create(path)
-    except OSError as error:
-        raise LedgerError(f"{path}: the ledger can't be made ({error.strerror}). Set ledger.path.") from None
-    except sqlite3.Error as error:
-        raise LedgerError(f"{path}: the ledger can't be made ({error}). Check the disk, or set ledger.path.") from None
-    return connect(path, readonly=False)
-
-
-def _create(path: Path) -> None:
-    """Make an empty ledger beside its place and move it there whole, so that a crash leaves none or a good one."""
-    log = path.with_name(f"{path.name}-wal")
-    if log.exists() and log.stat().st_size:
-        raise _distrusted(path, "it is gone, but its -wal file is there")
-    made = path.with_name(f"{path.name}.new")
-    made.unlink(missing_ok=True)
-    os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    with closing(sqlite3.connect(made, isolation_level=None)) as database:
-        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.execute("PRAGMA journal_mode = WAL")
-        _make_current(database, 0)
-    made.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _make_current(database: sqlite3.Connection, version: int) -> None:
-    """Set what a connection needs, see that it can write, and bring the schema from `version` to the newest."""
-    database.execute("PRAGMA synchronous = FULL")  # a commit is on the disk, not only on its way there
-    database.execute("PRAGMA temp_store = MEMORY")
-    database.execute("BEGIN IMMEDIATE")
-    for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        for statement in filter(str.strip, script.split(";\n")):
-            database.execute(statement)
-        database.execute(f"PRAGMA user_version = {number}")
-    database.execute("COMMIT")
+    with hold(path) as (place, database):
+        ledger = Ledger(place, database)
+        try:
+            yield ledger
+        finally:
+            ledger.close()
 
 
 def _absolute(path: Path) -> Path:
     return path.absolute()
-
-
-def _pragma(database: sqlite3.Connection, name: str) -> object:
-    return database.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-def _distrusted(path: Path, what: str) -> LedgerError:
-    return LedgerError(
-        f"{path}: this ledger can't be trusted ({what}); nothing was sent. Restore it from a copy, or set it aside "
-        "and begin a new one: orders uploaded before will then be sent once more."
-    )
-
-
-def _holder(path: Path) -> str:
-    """Who holds the ledger, as far as it tells."""
-    with suppress(BatchuploadError, sqlite3.Error), closing(connect(path, readonly=True)) as database:
-        row = database.execute("SELECT pid, started_at FROM runs WHERE ended_at IS NULL ORDER BY id DESC").fetchone()
-        if row:
-            return f": process {row[0]}, begun {row[1]}"
-    return ""

@@ -5,6 +5,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -113,14 +114,24 @@ class LiveDisplay:
 
 
 def display_for(total: int, *, quiet: bool, verbose: bool, out: TextIO = sys.stderr) -> Display | None:
-    """The display that suits where the output goes."""
+    """The display that suits where the output goes, if one is wanted and can be shown."""
     if quiet:
         return None
-    return LineDisplay(out) if verbose or not out.isatty() else LiveDisplay(total)
+    try:
+        return LineDisplay(out) if verbose or not out.isatty() else LiveDisplay(total)
+    except OSError:
+        return None
+
+
+def tell(text: str) -> None:
+    """Say it on standard error, as far as that can be written: a full disk or a closed pipe there ends no run."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 async def watch(display: Display, tally: Tally, total: int, note: Callable[[], str]) -> None:
-    """Show the tally from time to time, until cancelled."""
+    """Show the tally from time to time, until cancelled or until it can't be shown: the run goes on unseen."""
     now = asyncio.get_running_loop().time
     past = deque([(now(), 0, 0)])
     try:
@@ -130,8 +141,11 @@ async def watch(display: Display, tally: Tally, total: int, note: Callable[[], s
                 past.popleft()
             past.append((now(), tally.rows, tally.bytes_sent))
             display.show(_view(tally, total, past[0], past[-1], note()))
+    except OSError:
+        return
     finally:
-        display.close()
+        with suppress(OSError):
+            display.close()
 
 
 def _view(tally: Tally, total: int, old: tuple[float, int, int], new: tuple[float, int, int], note: str) -> View:

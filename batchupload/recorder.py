@@ -4,10 +4,11 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from batchupload.budget import overspent
-from batchupload.ledger import Ledger, LedgerError
+from batchupload.ledger import Ledger
+from batchupload.ledger_file import LedgerError
 from batchupload.model import Attempt, Ending, Loaded, Standing
 from batchupload.reasons import Reason
-from batchupload.report import Report
+from batchupload.report import Report, ReportLostError
 from batchupload.stop import Stop
 from batchupload.summary import Tally
 
@@ -79,10 +80,8 @@ class Recorder:
         if self._report:
             try:
                 await self._report.record(endings)
-            except OSError as error:
-                log.error("The report can't be written any more (%s): sending stops.", error.strerror)
-                self._report = None
-                self._lose(Reason.REPORT_LOST)
+            except ReportLostError as error:
+                self._lose_report(error)
         if not self._report:
             self.unreported += [ending for ending in endings if ending.attempts]
             return
@@ -94,6 +93,14 @@ class Recorder:
         if self._max_failures and (seen := overspent(self._max_failures, self._tally.outcomes)):
             self._stop.ask(Reason.MAX_FAILURES, seen)
 
+    async def finish(self) -> None:
+        """Have the report on the disk, before the ledger calls the run ended."""
+        if self._report:
+            try:
+                await self._report.finish()
+            except ReportLostError as error:
+                self._lose_report(error)
+
     def line(self, ending: Ending) -> str:
         """An ending as a log line."""
         order_id = f"…{ending.row.order_id[-4:]}" if self._mask_orders else ending.row.order_id
@@ -104,6 +111,12 @@ class Recorder:
             log.error("%s Sending stops.", error)
             self._ledger = None
             self._lose(Reason.LEDGER_LOST)
+
+    def _lose_report(self, error: ReportLostError) -> None:
+        known = f" The ledger knows what it held: batchupload show {self._ledger.run}." if self._ledger else ""
+        log.error("%s: sending stops.%s", error, known)
+        self._report = None
+        self._lose(Reason.REPORT_LOST)
 
     def _lose(self, reason: Reason) -> None:
         self.lost = self.lost or reason

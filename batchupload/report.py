@@ -1,13 +1,17 @@
 """Endings → the CSV report: complete lines at any moment, readable by spreadsheets and by the next run."""
 
+import asyncio
 import csv
+import errno
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self, TypeVar, TypeVarTuple
 
 import aiofiles
 
@@ -16,10 +20,21 @@ from batchupload.sheet import REPORT_COLUMNS, neutral
 
 START, SEVERAL = "\ufeffline,order_id,".encode(), "\ufeffmanifest,line,".encode()
 """How the header of a report begins."""
+WRITE_SECONDS = 60.0
+"""The longest that a write or a sync of the report may take; a disk that takes longer is given up."""
+
+T = TypeVar("T")
+A = TypeVarTuple("A")
 
 
 class ReportError(BatchuploadError):
     """The report can't be begun; nothing was sent."""
+
+
+class ReportLostError(BatchuploadError):
+    """The report can't be written any more, or is no longer where it was begun."""
+
+    exit_code = 5
 
 
 def report_path(manifests: Sequence[Path], folder: Path | None, asked: Path | None, now: datetime) -> Path:
@@ -47,6 +62,37 @@ def may_begin(path: Path, *, again: bool) -> None:
         raise _existing(path)
 
 
+def move_aside(path: Path) -> Path | None:
+    """Give an incomplete report another name, which is returned; None where there is no such report.
+
+    It may be the only record of what its run sent, where that had lost its ledger. Raises `ReportError`.
+    """
+    if not path.exists():
+        return None
+    for number in range(1, 10_000):
+        aside = path.with_name(f"{path.stem}.incomplete-{number}{path.suffix}")
+        try:
+            # The name is taken first: a rename alone would replace what somebody has put there.
+            os.close(_private(str(aside), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            path.rename(aside)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ReportError(
+                f"{path}: the incomplete report of the run before can't be moved to {aside.name} ({error.strerror}). "
+                "Name another with --report."
+            ) from None
+        return aside
+    raise _existing(path)
+
+
+def move_back(aside: Path, path: Path) -> None:
+    """Undo `move_aside`, where no other came in between."""
+    if not path.exists():
+        with suppress(OSError):
+            aside.rename(path)
+
+
 def _is_report(path: Path) -> bool:
     try:
         with path.open("rb") as file:
@@ -61,53 +107,74 @@ def _existing(path: Path) -> ReportError:
 
 
 class Report:
-    """The report file of one run, an async context manager; new, and readable by its owner only.
+    """The report file of one run, an async context manager; new, and readable by its owner only."""
 
-    `replaces` lets it take the place of an incomplete one of the same name.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        manifests: Sequence[Path],
-        own: Sequence[OwnColumn],
-        root: Path | None,
-        *,
-        replaces: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, manifests: Sequence[Path], own: Sequence[OwnColumn], root: Path | None) -> None:
         self.path = path
-        self._mode: Literal["wb", "xb"] = "wb" if replaces else "xb"
         self._several = len(manifests) > 1
         self._own = own
         common = common_root(manifests, root)
         self._places = {manifest: "" if root else _below(manifest.parent.absolute(), common) for manifest in manifests}
         """Manifest → where its folder lies below the one that the report's photo paths start from."""
         self._size = 0
+        self._thread = ThreadPoolExecutor(1, "report")
+        """Its own, so that no other blocked work keeps the report waiting."""
+        self._stuck = False
+        """Whether the thread hangs in a call that the disk does not answer."""
 
     async def __aenter__(self) -> Self:
         """Create the file with its header. Raises `ReportError`."""
+        columns = [*REPORT_COLUMNS, *(name for name, _ in self._own)]
         try:
-            self._file = await aiofiles.open(self.path, self._mode, buffering=0, opener=_private)
+            async with asyncio.timeout(WRITE_SECONDS):
+                self._file = await aiofiles.open(self.path, "xb", buffering=0, opener=_private, executor=self._thread)
+                try:
+                    await self._write("\ufeff" + _lines([["manifest", *columns] if self._several else columns]))
+                    await self._do(_sync_folder, self.path.parent)
+                except OSError:
+                    await self._file.close()
+                    await self._do(self.path.unlink)
+                    raise
         except FileExistsError:
             raise _existing(self.path) from None
         except OSError as error:
-            raise _unwritable(self.path, error) from None
-        columns = [*REPORT_COLUMNS, *(name for name, _ in self._own)]
-        try:
-            await self._write("\ufeff" + _lines([["manifest", *columns] if self._several else columns]))
-        except OSError as error:
-            await self._file.close()
-            raise _unwritable(self.path, error) from None
+            raise _unwritable(self.path, error.strerror or "the disk does not answer") from None
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._file.close()
+        closing = asyncio.create_task(self._file.close())
+        await asyncio.wait({closing}, timeout=0 if self._stuck else WRITE_SECONDS)
+        if closing.done():
+            closing.exception()  # says nothing new: what was to be on the disk is since `finish`
+        self._thread.shutdown(wait=False)
 
     async def record(self, endings: Sequence[Ending]) -> None:
-        """Add a row for each. Raises `OSError`; then none of them is in the file."""
-        await self._write(_lines(self._cells(ending) for ending in endings))
+        """Add a row for each. Raises `ReportLostError`; then none of them can be relied on to be in the file."""
+        async with self._bounded():
+            await self._write(_lines(self._cells(ending) for ending in endings))
+            await self._do(_look_for, self.path, self._file.fileno())
+
+    async def finish(self) -> None:
+        """Have all of it on the disk; before that no record may call the run ended. Raises `ReportLostError`."""
+        async with self._bounded():
+            await self._do(os.fsync, self._file.fileno())
+            await self._do(_look_for, self.path, self._file.fileno())
+
+    @asynccontextmanager
+    async def _bounded(self) -> AsyncGenerator[None, None]:
+        scope = asyncio.timeout(WRITE_SECONDS)
+        try:
+            async with scope:
+                yield
+        except OSError as error:
+            self._stuck = scope.expired()
+            what = "the disk does not answer" if self._stuck else error.strerror
+            raise ReportLostError(f"{self.path}: the report can't be written any more ({what})") from None
+
+    async def _do(self, call: Callable[[*A], T], *arguments: *A) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     async def _write(self, text: str) -> None:
         rest = memoryview(text.encode("utf-8", "replace"))
@@ -161,5 +228,31 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
-def _unwritable(path: Path, error: OSError) -> ReportError:
-    return ReportError(f"{path}: the report can't be written ({error.strerror}). Name another place with --report.")
+def _look_for(path: Path, descriptor: int) -> None:
+    """See that what was written is where it will be looked for. Raises `OSError` where the file lost that name."""
+    mine = os.fstat(descriptor)
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        raise OSError(errno.ENOENT, "it was removed in mid-run") from None
+    if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+        raise OSError(errno.ENOENT, "it was replaced in mid-run")
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the names in it on the disk, where that can be done."""
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:  # a folder that may be written, but not read
+        return
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # not every file system can sync a folder
+            raise
+    finally:
+        os.close(folder)
+
+
+def _unwritable(path: Path, what: str) -> ReportError:
+    return ReportError(f"{path}: the report can't be written ({what}). Name another place with --report.")

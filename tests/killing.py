@@ -12,14 +12,16 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -89,10 +91,12 @@ def _become(arguments: Sequence[str], folder: Path) -> NoReturn:
 
 
 class Disk:
-    """What a disk holds after a power cut: of each file what was there when it was last synced, and no more."""
+    """What a disk holds after a power cut: of each file what was there when it was last synced, and no more; and no
+    file whose folder was not synced since it got its name."""
 
     def __init__(self) -> None:
         self._synced: dict[str, bytes] = {}
+        self._named: set[str] = set()
 
     def sync(self, process: int, descriptor: int) -> None:
         """A sync has come back."""
@@ -100,12 +104,14 @@ class Disk:
         if path.is_file():
             # A new ledger is synced before it is moved to its place.
             self._synced[path.name.removesuffix(".new")] = path.read_bytes()
+        elif path.is_dir():
+            self._named = {found.name for found in path.iterdir()}
 
     def lose_power(self, folder: Path) -> None:
         """Take from the files of the run what was never synced."""
         for path in [*folder.glob("batchupload.db*"), *folder.glob("report.csv")]:
             content = self._synced.get(path.name)
-            if content is None:
+            if content is None or path.name not in self._named:
                 path.unlink()
             else:
                 path.write_bytes(content)
@@ -205,6 +211,17 @@ def report(folder: Path) -> dict[str, str]:
     return found
 
 
+def run_ended(folder: Path) -> bool:
+    """Whether the ledger says that its run came to its end; looked up in a copy, which leaves the ledger as it is."""
+    with tempfile.TemporaryDirectory() as name:
+        for path in folder.glob("batchupload.db*"):
+            shutil.copy(path, name)
+        if not (copy := Path(name, "batchupload.db")).exists():
+            return False
+        with closing(sqlite3.connect(copy)) as ledger:
+            return bool(ledger.execute("SELECT 1 FROM runs WHERE ended_at IS NOT NULL").fetchone())
+
+
 def check_claims(folder: Path, accepted: dict[str, int]) -> None:
     """After a kill: what the report says is so."""
     for order_id, outcome in report(folder).items():
@@ -239,6 +256,8 @@ def kill_anywhere(every: int, first: int, *, power_loss: bool) -> tuple[int, int
                 where = f"killed at call {call}"
                 before = {order_id: found["accepted"] for order_id, found in seen(url).items() if order_id in orders}
                 check_claims(folder, before)
+                if run_ended(folder):
+                    assert sorted(report(folder)) == orders, f"{where}: ended, but its report is not whole"
                 code = run_to_its_end(arguments, folder) if killed else 0
                 screen = (folder / "screen.log").read_text()
                 assert code == 0 or "this file exists" in screen, f"{where}: exit {code}\n{screen}"

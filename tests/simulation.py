@@ -27,7 +27,8 @@ from typing import Any, TypeVar, TypeVarTuple
 from xxhash import xxh3_128_hexdigest
 
 from batchupload.endpoint import Form, MultipartBody
-from batchupload.ledger import connect, open_ledger
+from batchupload.ledger import open_ledger
+from batchupload.ledger_file import connect
 from batchupload.manifest import ManifestError, open_manifest, read_rows
 from batchupload.model import PHOTO_FIELDS, Cause, NoReply, Phase, PhotoSet, Reply
 from batchupload.pace import Pace

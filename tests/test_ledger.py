@@ -29,7 +29,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchupload.deadline import seconds_until
-from batchupload.ledger import LedgerError, LedgerHeldError, open_ledger
+from batchupload.ledger import open_ledger
+from batchupload.ledger_file import LedgerError, LedgerHeldError
 from batchupload.model import Standing, Verdict
 from batchupload.photos import load_photos
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
@@ -172,7 +173,9 @@ async def test_the_same_command_after_a_kill_finishes_the_job(shop: Shop) -> Non
         await process.communicate()
         done = await asyncio.to_thread(batchupload, *words[3:], cwd=shop.folder)
     assert done.returncode == 0, done.stderr
-    assert "did not come to its end; its incomplete report was replaced" in " ".join(done.stdout.split())
+    assert "did not come to its end; its report is incomplete, and is now report.incomplete-1.csv" in " ".join(
+        done.stdout.split()
+    )
     found = outcomes(read_report(shop.folder / "report.csv"))
     assert sorted(found) == orders
     assert set(found.values()) == {UPLOADED, SKIPPED}
@@ -272,7 +275,7 @@ async def test_a_ledger_that_can_not_be_trusted_is_refused_before_anything_is_se
 
 
 async def test_a_ledger_locked_by_another_program_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchupload.ledger.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("batchupload.ledger_file.BUSY_SECONDS", 0.1)
     shop.orders(1)
     manifest = shop.manifest()
     async with Sandbox() as server:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import Shop, batchupload, command, environment, outcomes, read_report, send, settings_for
 
-from batchupload import ledger
+from batchupload import ledger_file
 from batchupload.sandbox import Sandbox, SandboxOptions
 
 UPLOADED = ("uploaded", "accepted")
@@ -94,13 +94,13 @@ async def test_a_failed_sync_of_the_ledger_ends_the_sending_and_is_not_tried_aga
 ) -> None:
     orders = shop.orders(40)
     manifest = shop.manifest()
-    connect, made = ledger.connect, list[FailingDatabase]()
+    connect, made = ledger_file.connect, list[FailingDatabase]()
 
     def failing(path: Path, *, readonly: bool) -> Any:
         made.append(FailingDatabase(connect(path, readonly=readonly), 12))
         return made[0]
 
-    monkeypatch.setattr(ledger, "connect", failing)
+    monkeypatch.setattr(ledger_file, "connect", failing)
     async with Sandbox(SandboxOptions(latency=0.02)) as server:
         settings = settings_for(server.url, pace={"concurrency": 4})
         summary, report = await send(manifest, settings)

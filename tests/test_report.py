@@ -106,7 +106,7 @@ async def test_where_the_report_can_not_grow_sending_stops_and_all_that_was_sent
         done = await run_on_a_small_disk(shop, server, 2_000_000)
     accepted = set(server.accepted)
     assert done.returncode == 5
-    assert "The report can't be written any more" in done.stderr
+    assert "the report can't be written any more" in done.stderr
     written = read_report(shop.folder / "report.csv")
     assert all(None not in row.values() for row in written)
     told = {re.split("[ :]+", line)[6] for line in done.stderr.splitlines() if line.startswith("not in the report")}

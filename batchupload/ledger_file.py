@@ -1,0 +1,274 @@
+"""The ledger's file: found, held for one run, made, checked and brought to the newest schema. Below `ledger.py`."""
+
+import fcntl
+import json
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from batchupload.model import BatchuploadError, Verdict
+
+APPLICATION_ID = 0x62617570
+"""`baup` in the file's header says whose database it is."""
+BUSY_SECONDS = 10.0
+"""How long a lock of another program on the database is waited for."""
+HELD_SECONDS = 0.5
+"""How long a held ledger is waited for: `history` holds it for a moment, to see whether a run does."""
+MIGRATIONS = (
+    """
+CREATE TABLE runs (
+  id INTEGER PRIMARY KEY,
+  started_at TEXT NOT NULL,  -- ISO 8601 with offset, as in the report
+  ended_at TEXT,             -- NULL while it goes on, and where it died
+  pid INTEGER NOT NULL,
+  version TEXT NOT NULL,
+  endpoint TEXT NOT NULL,    -- an order is known as uploaded to one endpoint
+  manifests TEXT NOT NULL,   -- JSON array of paths
+  report TEXT NOT NULL,
+  summary TEXT               -- JSON as `run --json` shows it
+);
+CREATE TABLE attempts (
+  order_id TEXT NOT NULL,
+  run INTEGER NOT NULL REFERENCES runs,
+  number INTEGER NOT NULL,
+  photos BLOB NOT NULL,      -- XXH3-128 of each photo, one behind the other
+  started_at REAL NOT NULL,  -- Unix time
+  seconds REAL,              -- NULL, as all below, while it is under way, and where the run died then
+  bytes_sent INTEGER,
+  verdict TEXT,
+  reason TEXT,
+  http_status INTEGER,
+  code TEXT,
+  message TEXT,
+  PRIMARY KEY (order_id, run, number)
+) WITHOUT ROWID;
+CREATE TABLE outcomes (
+  run INTEGER NOT NULL REFERENCES runs,
+  manifest INTEGER NOT NULL, -- its place in runs.manifests
+  line INTEGER NOT NULL,
+  order_id TEXT NOT NULL,
+  outcome TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  PRIMARY KEY (run, manifest, line)
+) WITHOUT ROWID;
+""",
+)
+"""Each brings the schema from the version that is its place to the next; none is ever changed."""
+
+INACCESSIBLE = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+}
+"""What SQLite says where the file may well be good, but can't be used."""
+
+
+class LedgerError(BatchuploadError):
+    """The ledger can't be opened or written; it is never taken for an empty one."""
+
+    exit_code = 5
+
+
+class LedgerHeldError(BatchuploadError):
+    """Another run holds the ledger."""
+
+    exit_code = 4
+
+
+@contextmanager
+def hold(path: Path) -> Generator[tuple[Path, sqlite3.Connection], None, None]:
+    """The ledger at `path`, made where there is none, held for one run: where it really is, and its database.
+
+    Raises `LedgerHeldError` where another run or program holds it, and `LedgerError` where it can't be used or trusted.
+    """
+    path = resolved(path)
+    _look_at_place(path)
+    lock = filelock.FileLock(_lock_path(path), timeout=HELD_SECONDS, poll_interval=0.02, mode=0o600)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise LedgerHeldError(
+            f"{path}: another run holds this ledger{_holder(path)}. Let it end, then run again."
+        ) from None
+    except OSError as error:
+        raise LedgerError(
+            f"{_lock_path(path)}: the ledger can't be held by this file ({error.strerror or error}). "
+            "Let its folder and this file be written, or set ledger.path."
+        ) from None
+    try:
+        _sign(path)
+        yield path, _open(path)
+    finally:
+        lock.release()
+
+
+def resolved(path: Path) -> Path:
+    """Where the ledger really is: by whatever link a run comes to it, it must meet the same lock."""
+    return Path(os.path.realpath(path))
+
+
+def is_held(path: Path) -> bool | None:
+    """Whether a run holds the ledger at `path`; None where that can't be seen."""
+    try:
+        lock = os.open(_lock_path(resolved(path)), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(lock)
+    return False
+
+
+def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
+    """The database at `path`, which must be there and be ours. Raises `LedgerError` and `LedgerHeldError`."""
+    try:
+        if not path.stat().st_size:
+            raise distrusted(path, "it is empty")
+        database = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}",
+            uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise LedgerError(f"{path}: the ledger can't be read ({error.strerror}). Set ledger.path.") from None
+    except sqlite3.Error as error:
+        raise failed(path, error) from None
+    try:
+        if _pragma(database, "application_id") != APPLICATION_ID:
+            raise distrusted(path, "it is not one of batchupload")
+        version = _pragma(database, "user_version")
+        if not isinstance(version, int) or version > len(MIGRATIONS):
+            raise LedgerError(f"{path}: this ledger is from a newer batchupload. Install that, or set ledger.path.")
+        if not readonly:
+            _make_current(database, version)
+            _check(path, database)
+    except sqlite3.Error as error:
+        database.close()
+        raise failed(path, error) from None
+    except LedgerError:
+        database.close()
+        raise
+    return database
+
+
+def failed(path: Path, error: sqlite3.Error) -> LedgerError | LedgerHeldError:
+    """What SQLite's `error` means for a ledger that was opened or read."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the module itself have none
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return LedgerHeldError(f"{path}: another program holds this ledger. Close it, then run again.")
+    if code in INACCESSIBLE:
+        return LedgerError(
+            f"{path}: the ledger can't be used ({error}). Check the disk and who may write this file and its folder, "
+            "or set ledger.path."
+        )
+    return distrusted(path, str(error))
+
+
+def distrusted(path: Path, what: str) -> LedgerError:
+    """The refusal of a ledger that is damaged, or none."""
+    return LedgerError(
+        f"{path}: this ledger can't be trusted ({what}); nothing is sent by it. Restore it from a copy, or set it "
+        "aside or another ledger.path and begin a new one: orders uploaded before will then be sent once more."
+    )
+
+
+def _look_at_place(path: Path) -> None:
+    """Raise `LedgerError` where there can be no ledger. A folder is not made: a mistyped path, or a disk that is not
+    mounted, would begin an empty ledger there, and all would be sent again."""
+    if path.is_dir():
+        raise LedgerError(f"{path}: this is a folder. Set ledger.path to a file.")
+    if path.is_symlink():  # resolved, and still a link
+        raise LedgerError(f"{path}: this link leads back to itself. Set ledger.path.")
+    if not path.parent.is_dir():
+        what = "is not a folder" if path.parent.exists() else "does not exist"
+        raise LedgerError(f"{path}: the ledger can't be there: {path.parent} {what}. Make it, or set ledger.path.")
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _sign(path: Path) -> None:
+    """Say in the lock file who holds it. No more than a courtesy: whether it is held, the lock itself tells."""
+    with suppress(OSError):
+        _lock_path(path).write_text(f"process {os.getpid()}, begun {time.strftime('%Y-%m-%d %H:%M:%S')}")
+
+
+def _holder(path: Path) -> str:
+    """Who holds the ledger, as far as it tells."""
+    with suppress(OSError, ValueError):
+        if found := re.match(r"process \d+, begun [\d :-]+$", _lock_path(path).read_text()):
+            return f": {found[0]}"
+    return ""
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        if not path.exists():
+            _create(path)
+    except OSError as error:
+        raise LedgerError(f"{path}: the ledger can't be made ({error.strerror}). Set ledger.path.") from None
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: the ledger can't be made ({error}). Check the disk, or set ledger.path.") from None
+    return connect(path, readonly=False)
+
+
+def _create(path: Path) -> None:
+    """Make an empty ledger beside its place and move it there whole, so that a crash leaves none or a good one."""
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise distrusted(path, "it is gone, but its -wal file is there")
+    made = path.with_name(f"{path.name}.new")
+    made.unlink(missing_ok=True)
+    os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with closing(sqlite3.connect(made, isolation_level=None)) as database:
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute("PRAGMA journal_mode = WAL")
+        _make_current(database, 0)
+    made.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _check(path: Path, database: sqlite3.Connection) -> None:
+    """Raise `LedgerError` where what is in the ledger can't be so."""
+    if (fault := _pragma(database, "quick_check(1)")) != "ok":
+        raise distrusted(path, str(fault))
+    # A byte that changed within a cell leaves the structure whole. A verdict that is none would be met in mid-run.
+    wrong = "SELECT 1 FROM attempts WHERE verdict NOT IN (SELECT value FROM json_each(?)) LIMIT 1"
+    if database.execute(wrong, (json.dumps(list(Verdict)),)).fetchone():
+        raise distrusted(path, "an attempt in it has a verdict that is none")
+
+
+def _make_current(database: sqlite3.Connection, version: int) -> None:
+    """Set what a connection needs, see that it can write, and bring the schema from `version` to the newest."""
+    database.execute("PRAGMA synchronous = FULL")  # a commit is on the disk, not only on its way there
+    database.execute("PRAGMA temp_store = MEMORY")
+    database.execute("BEGIN IMMEDIATE")
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        for statement in filter(str.strip, script.split(";\n")):
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {number}")
+    database.execute("COMMIT")
+
+
+def _pragma(database: sqlite3.Connection, name: str) -> object:
+    return database.execute(f"PRAGMA {name}").fetchone()[0]

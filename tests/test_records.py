@@ -1,0 +1,310 @@
+"""Ledger and report that are pulled away, unusable or slow: it is noticed, sending stops, and nothing is destroyed."""
+
+import asyncio
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from conftest import Shop, batchupload, command, environment, outcomes, read_report, settings_for
+
+from batchupload.job import Wish, execute, plan
+from batchupload.model import Outcome
+from batchupload.reasons import Reason
+from batchupload.recorder import Recorder
+from batchupload.sandbox import Sandbox, SandboxOptions
+from batchupload.sheet import REPORT_COLUMNS
+from batchupload.summary import Summary
+
+UPLOADED = ("uploaded", "accepted")
+
+
+@asynccontextmanager
+async def running(
+    shop: Shop, server: Sandbox, *options: str, accepted: int = 5
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The program in mid-run, with at least so many orders accepted."""
+    words = ["run", "orders.csv", "--endpoint", server.url, "--report", "out/report.csv", "--concurrency", "2"]
+    (shop.folder / "out").mkdir(exist_ok=True)
+    process = await asyncio.create_subprocess_exec(
+        *command(*words, *options),
+        cwd=shop.folder, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(60):
+            while len(server.accepted) < accepted:
+                assert process.returncode is None
+                await asyncio.sleep(0.01)
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    copy.replace(path)
+
+
+REMOVALS: dict[str, Callable[[Path], object]] = {
+    "removed": Path.unlink,
+    "replaced": replace,
+    "moved": lambda path: path.rename(path.with_name("elsewhere")),
+}
+
+
+@pytest.mark.parametrize("how", REMOVALS)
+async def test_a_report_pulled_away_in_mid_run_stops_it(shop: Shop, how: str) -> None:
+    shop.orders(200)
+    shop.manifest()
+    async with (
+        Sandbox(SandboxOptions(latency=0.05)) as server,
+        running(shop, server, "--json", "-q") as process,
+    ):
+        REMOVALS[how](shop.folder / "out/report.csv")
+        out, err = await process.communicate()
+    assert process.returncode == 5
+    assert b"out/report.csv: the report can't be written any more (it was re" in err
+    assert b"batchupload show 1" in err
+    assert json.loads(out)["stopped"] == "report_lost"
+    assert len(server.accepted) < 200
+
+
+async def test_a_report_folder_pulled_away_in_mid_run_stops_it(shop: Shop) -> None:
+    shop.orders(200)
+    shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.05)) as server, running(shop, server) as process:
+        shutil.rmtree(shop.folder / "out")
+        _, err = await process.communicate()
+    assert process.returncode == 5
+    assert b"out/report.csv: the report can't be written any more (it was re" in err
+    assert len(server.accepted) < 200
+
+
+async def test_a_report_pulled_away_after_its_last_row_is_noticed_too(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.orders(2)
+    manifest = shop.manifest()
+    finish = Recorder.finish
+
+    async def just_before(recorder: Recorder) -> None:
+        (shop.folder / "report.csv").unlink()
+        await finish(recorder)
+
+    monkeypatch.setattr(Recorder, "finish", just_before)
+    async with Sandbox() as server:
+        summary = await execute_only(manifest, server)
+    assert (summary.exit_code, summary.stopped) == (5, Reason.REPORT_LOST)
+    assert summary.tally.outcomes[Outcome.UPLOADED] == 2
+
+
+async def execute_only(manifest: Path, server: Sandbox) -> Summary:
+    """One run in this process, whose report may be gone afterwards."""
+    settings = settings_for(server.url, ledger={"path": manifest.parent / "batchupload.db"})
+    wish = Wish((manifest,), quiet=True, report=manifest.parent / "report.csv")
+    async with asyncio.timeout(60):
+        return await execute(wish, settings, plan(wish, settings))
+
+
+async def test_a_report_on_a_disk_that_does_not_answer_is_given_up(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full pipe stands for it: a write to it blocks, and nothing ends it but its reader."""
+    orders = shop.orders(100)
+    manifest = shop.manifest()
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, bytes(4096 - len("\ufeff,\r\n".encode() + ",".join(REPORT_COLUMNS).encode())))
+    monkeypatch.setattr("batchupload.report._private", lambda path, flags: writing)
+    monkeypatch.setattr("batchupload.report.WRITE_SECONDS", 0.5)
+    try:
+        async with Sandbox(SandboxOptions(latency=0.2)) as server:
+            began = time.monotonic()
+            summary = await execute_only(manifest, server)
+            assert time.monotonic() - began < 20
+            assert (summary.exit_code, summary.stopped) == (5, Reason.REPORT_LOST)
+            told = re.findall(r"not in the report: line \d+, (\w+): uploaded", capsys.readouterr().err)
+            assert set(told) == set(server.accepted)
+            assert 0 < len(server.accepted) < len(orders)
+    finally:
+        os.close(reading)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)  # the closing
+    assert "report.csv: the report can't be written any more (the disk does not answer)" in caplog.text
+
+
+async def test_the_report_of_a_run_that_lost_its_ledger_is_moved_aside_by_the_next(shop: Shop) -> None:
+    orders = shop.orders(100)
+    shop.manifest()
+    words = ("run", "orders.csv", "--report", "out/report.csv", "--endpoint")
+    async with Sandbox(SandboxOptions(latency=0.05)) as server:
+        async with running(shop, server) as process:
+            replace(shop.folder / "batchupload.db")
+            await process.communicate()
+        first = (shop.folder / "out/report.csv").read_bytes()
+        (shop.folder / "out/report.incomplete-1.csv").write_text("mine")
+        done = await asyncio.to_thread(batchupload, *words, server.url, cwd=shop.folder)
+    assert done.returncode == 0, done.stderr
+    assert "its report is incomplete, and is now out/report.incomplete-2.csv" in " ".join(done.stdout.split())
+    assert (shop.folder / "out/report.incomplete-1.csv").read_text() == "mine"
+    assert (shop.folder / "out/report.incomplete-2.csv").read_bytes() == first
+    assert sorted(outcomes(read_report(shop.folder / "out/report.csv"))) == orders
+
+
+@pytest.mark.parametrize("how", REMOVALS)
+@pytest.mark.parametrize("name", ["batchupload.db", "batchupload.db-wal"])
+async def test_a_ledger_pulled_away_in_mid_run_stops_it(shop: Shop, how: str, name: str) -> None:
+    orders = shop.orders(200)
+    shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.05)) as server, running(shop, server) as process:
+        REMOVALS[how](shop.folder / name)
+        _, err = await process.communicate()
+    assert process.returncode == 5
+    assert name.encode() in err
+    assert b"Sending stops" in err
+    found = outcomes(read_report(shop.folder / "out/report.csv"))
+    assert sorted(found) == orders
+    assert {order for order, ending in found.items() if ending == UPLOADED} == set(server.accepted)
+    assert len(server.accepted) < 200
+
+
+@pytest.mark.parametrize(
+    ("ledger", "words"),
+    [
+        (".", "this is a folder"),
+        ("absent/ledger.db", "absent does not exist"),
+        ("orders.csv/ledger.db", "orders.csv is not a folder"),
+        ("/sys/ledger.db", "can't be held"),
+        ("locked.db", "can't be held"),
+        ("loop.db", "leads back to itself"),
+        ("orders.csv", "can't be trusted"),
+    ],
+)
+async def test_where_the_ledger_can_not_be_nothing_is_sent(shop: Shop, ledger: str, words: str) -> None:
+    shop.orders(1)
+    shop.manifest()
+    (shop.folder / "locked.db.lock").mkdir()
+    (shop.folder / "loop.db").symlink_to("loop.db")
+    env = {"BATCHUPLOAD_LEDGER_PATH": ledger}
+    before = sorted(shop.folder.iterdir())
+    async with Sandbox() as server:
+        done = await asyncio.to_thread(
+            batchupload, "run", "orders.csv", "--endpoint", server.url, cwd=shop.folder, env=env
+        )
+        assert server.stats()["requests"] == 0
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr
+    assert Path(ledger).name in done.stderr
+    assert words in done.stderr
+    assert "ledger.path" in done.stderr
+    assert [path for path in sorted(shop.folder.iterdir()) if path.suffix != ".lock"] == [
+        path for path in before if path.suffix != ".lock"
+    ]
+
+
+def corrupt(path: Path, how: str) -> None:
+    with closing(sqlite3.connect(path)) as ledger, ledger:
+        if how == "verdict":
+            ledger.execute("UPDATE attempts SET verdict = 'acceptee' WHERE rowid_ = 1".replace("rowid_", "number"))
+        elif how == "run":
+            ledger.execute("UPDATE runs SET manifests = '[\"orders.csv', ended_at = NULL")
+        else:
+            ledger.execute("UPDATE runs SET summary = 'x', started_at = 'yesterday'")
+    with closing(sqlite3.connect(path)) as ledger:
+        ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+@pytest.mark.parametrize("how", ["verdict", "run"])
+async def test_a_cell_of_the_ledger_that_changed_is_found_before_anything_is_sent(shop: Shop, how: str) -> None:
+    shop.orders(3)
+    shop.manifest()
+    async with Sandbox() as server:
+        words = ("run", "orders.csv", "--endpoint", server.url)
+        await asyncio.to_thread(batchupload, *words, cwd=shop.folder)
+        corrupt(shop.folder / "batchupload.db", how)
+        done = await asyncio.to_thread(batchupload, *words, "--force", cwd=shop.folder)
+        assert server.stats()["requests"] == 3
+    assert done.returncode == 5, done.stderr
+    assert "batchupload.db: this ledger can't be trusted" in done.stderr
+    assert "ledger.path" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["run", "summary", "pages"])
+@pytest.mark.parametrize("words", [("history",), ("history", "--json"), ("show", "1"), ("show", "HT000001")])
+async def test_what_can_not_be_read_in_a_damaged_ledger_is_said(shop: Shop, how: str, words: tuple[str, ...]) -> None:
+    shop.orders(60)
+    shop.manifest()
+    async with Sandbox() as server:
+        await asyncio.to_thread(batchupload, "run", "orders.csv", "--endpoint", server.url, cwd=shop.folder)
+    path = shop.folder / "batchupload.db"
+    if how == "pages":
+        content = path.read_bytes()
+        path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+    else:
+        corrupt(path, how)
+    done = batchupload(*words, cwd=shop.folder)
+    assert "Traceback" not in done.stderr
+    if how == "pages":
+        assert done.returncode == 5
+    if done.returncode:
+        assert done.returncode == 5
+        assert "batchupload.db: this ledger can't be trusted" in done.stderr
+        assert "ledger.path" in done.stderr
+
+
+async def test_two_runs_on_one_ledger_meet_by_whatever_link(shop: Shop) -> None:
+    shop.orders(200)
+    shop.manifest()
+    (shop.folder / "link.db").symlink_to("batchupload.db")
+    async with Sandbox(SandboxOptions(latency=0.1)) as server:
+        words = ("run", "orders.csv", "--endpoint", server.url)
+        async with running(shop, server) as process:
+            env = {"BATCHUPLOAD_LEDGER_PATH": "link.db"}
+            second = await asyncio.to_thread(batchupload, *words, cwd=shop.folder, env=env)
+            shown = await asyncio.to_thread(batchupload, "history", "--json", cwd=shop.folder, env=env)
+            process.send_signal(signal.SIGTERM)
+            await process.communicate()
+        assert second.returncode == 4, second.stderr
+        assert f"process {process.pid}, begun 20" in second.stderr
+        assert json.loads(shown.stdout)[0]["state"] == "under way"
+    assert not (shop.folder / "link.db.lock").exists()
+
+
+async def test_a_dead_run_is_not_under_way_where_its_number_is_anothers(shop: Shop) -> None:
+    shop.orders(200)
+    shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.1)) as server, running(shop, server) as process:
+        process.kill()
+        await process.wait()
+    with closing(sqlite3.connect(shop.folder / "batchupload.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET pid = ?", (os.getpid(),))
+    [run] = json.loads(batchupload("history", "--json", cwd=shop.folder).stdout)
+    assert run["state"] == "died"
+
+
+async def test_who_holds_the_ledger_is_not_taken_from_a_dead_run(shop: Shop) -> None:
+    """A run that holds it but is not on record yet, as one that checks a large ledger."""
+    shop.orders(200)
+    shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.1)) as server:
+        async with running(shop, server) as process:
+            process.kill()
+            await process.wait()
+        with open(shop.folder / "batchupload.db.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write("process 4711, begun 2026-11-24 01:30:00")
+            lock.flush()
+            done = await asyncio.to_thread(batchupload, "run", "orders.csv", "--endpoint", server.url, cwd=shop.folder)
+    assert done.returncode == 4
+    assert "process 4711, begun 2026-11-24 01:30:00" in done.stderr
+    assert f"{process.pid}" not in done.stderr
