@@ -308,8 +308,20 @@ def _ledger_path(config: Path | None) -> Path:
     return settings.ledger.path
 
 
+class _StandardError:
+    """Standard error as it is when written to: the live display stands in for it, so that messages go above."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def _log(verbosity: int) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=_StandardError()
+    )
     logging.getLogger("batchupload").setLevel(logging.INFO if verbosity else logging.WARNING)
     if verbosity > 1:
         for library in ("aiohttp", "asyncio", "batchupload"):  # not Pillow, which logs what photos say of people

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import re
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,19 +135,27 @@ def test_where_nothing_ended_for_half_a_minute_there_is_no_rate_and_no_time_left
     assert " left" not in last.line() + last.block(79).counts
 
 
-async def on_a_terminal(shop: Shop, *words: str, **env: str) -> str:
-    """What the program writes to a terminal of its own."""
+async def on_a_terminal(shop: Shop, *words: str, code: int = 0, before: Sequence[str] = (), **env: str) -> str:
+    """What the program writes to a terminal of its own, if it exits with this code."""
     outside, inside = os.openpty()
     seen = bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # the other end is closed
+            seen.extend(os.read(outside, 65536))
+
     loop = asyncio.get_running_loop()
-    loop.add_reader(outside, lambda: seen.extend(os.read(outside, 65536)))
+    loop.add_reader(outside, read)
     process = await asyncio.create_subprocess_exec(
-        *command(*words), cwd=shop.folder, env=environment({"TERM": "xterm", **env}), stdout=inside, stderr=inside
-    )
+        *before, *command(*words), cwd=shop.folder, env=environment({"TERM": "xterm", **env}),
+        stdout=inside, stderr=inside,
+    )  # fmt: skip
     os.close(inside)
-    assert await asyncio.wait_for(process.wait(), 60) == 0, seen
+    ended = await asyncio.wait_for(process.wait(), 60)
     loop.remove_reader(outside)
+    read()
     os.close(outside)
+    assert ended == code, seen
     return seen.decode()
 
 
@@ -181,3 +190,15 @@ async def test_a_terminal_that_can_not_be_redrawn_gets_the_plain_lines(shop: Sho
         screen = await on_a_terminal(shop, *words, TERM="dumb")
     assert re.search(r"^\d\d:\d\d:\d\d \d+ of 40 rows .* 2 at once \(as set\)\r$", screen, re.MULTILINE)
     assert "\x1b" not in screen
+
+
+async def test_a_message_on_a_terminal_is_not_wiped_with_the_block(shop: Shop) -> None:
+    shop.orders(100)
+    shop.manifest()
+    script = 'ulimit -f 200; exec "$@"'  # kB that the ledger may have
+    async with Sandbox(SandboxOptions(latency=0.05)) as server:
+        words = ("run", "orders.csv", "--concurrency", "2", "--endpoint", server.url)
+        screen = await on_a_terminal(shop, *words, code=5, before=("bash", "-c", script, "-"), COLUMNS="120")
+    (message,) = [drawn for drawn in re.split(r"\r\n", screen) if "the ledger can't be written any more" in drawn]
+    # Where it begins, the block before it has been erased.
+    assert re.match(r".*\r\x1b\[2K\x1b\[1A\x1b\[2K\d\d:\d\d:\d\d batchupload\.db: ", message)
