@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -56,13 +56,17 @@ class OutputError(BatchuploadError):
     exit_code = 1
 
 
-class LogLines(logging.StreamHandler[TextIO]):
-    """Log lines on a stream; where it can't be written they are lost, and nothing else is."""
+class LogLines(logging.Handler):
+    """Log lines on standard error as it is at that moment: the live display stands in for it, so that they go above.
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Leave out the traceback that the library would write to the same stream."""
-        if not isinstance(sys.exception(), OSError):
-            super().handleError(record)
+    Where it can't be written they are lost, and nothing else is.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        with suppress(OSError):
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
 
 
 class Outcomes(click.ParamType[frozenset[str]]):
@@ -360,7 +364,7 @@ def _ledger_path(config: Path | None) -> Path:
 
 def _log(verbosity: int) -> None:
     logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[LogLines(sys.stderr)]
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[LogLines()]
     )
     logging.getLogger("batchupload").setLevel(logging.INFO if verbosity else logging.WARNING)
     if verbosity > 1:

@@ -1,6 +1,7 @@
 """One run from its manifests to its summary: puts the stages together around the pipeline."""
 
 import asyncio
+import functools
 import itertools
 import logging
 import signal
@@ -103,9 +104,10 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         )
         pipeline = Pipeline(settings, plan.survey, endpoint, pace, stop, recorder, force=wish.force)
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
-        display = display_for(total, quiet=wish.quiet, verbose=wish.verbose)
+        display = display_for(quiet=wish.quiet, verbose=wish.verbose)
+        note = functools.partial(_note, pace if wish.send else None, stop, rate, bandwidth)
         async with _beside(
-            watch(display, tally, total, lambda: _note(pace, stop, rate, bandwidth)) if display else None,
+            watch(display, tally, total, note, sends=wish.send) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
         ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
@@ -228,9 +230,11 @@ def _changed(plan: Plan) -> str:
     return ""
 
 
-def _note(pace: Pace, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None) -> str:
+def _note(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None) -> str:
     if stop.cause:
         return "stopping: orders under way may end"
+    if not pace:
+        return ""
     if pace.down:
         return "the endpoint does not answer; one order at a time probes it"
     if pace.paused >= 1:

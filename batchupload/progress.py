@@ -10,15 +10,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from batchupload.model import DONE, Outcome
-from batchupload.summary import Tally, duration, size
+from batchupload.reasons import Reason
+from batchupload.summary import AGAIN, Tally, duration, size
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
+    from rich.console import Console
 
 LINE_SECONDS, LIVE_SECONDS = 10.0, 0.25
 """Between two plain lines, and between two looks of the live display."""
 WINDOW_SECONDS = 30.0
 """The present rate is that of the last half minute."""
+GAP = "  "
+BAR_COLUMNS = 5, 30
+"""The shortest bar that tells anything, and the longest."""
+RATE_COLUMNS, BYTES_COLUMNS, LEFT_COLUMNS = len("1,234/s"), len("12.3 MB/s"), len("12 min 05 s left")
+"""What the block keeps free for each, so that it stands still while the figures change."""
+MOST_LEFT = 99 * 3600
+"""Seconds; a longer time left is said to be longer, and no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +35,11 @@ class View:
 
     rows: int
     total: int
-    outcomes: str
-    """Such as `1,200 uploaded, 3 failed`."""
     rows_per_second: float
-    bytes_per_second: float
+    bytes_per_second: float | None
+    """None where nothing is to be sent."""
+    outcomes: tuple[str, ...]
+    """Such as `1,200 uploaded, 3 failed`; the same again, shorter, for where there is less room."""
     note: str
     """What the endpoint has to do with it, if anything."""
 
@@ -40,13 +49,59 @@ class View:
         return (self.total - self.rows) / self.rows_per_second if self.rows_per_second > 0 else None
 
     def line(self) -> str:
-        """On one line."""
+        """On one line, as long as it takes."""
         share = f" ({self.rows / self.total:.0%})" if self.total else ""
-        parts = [f"{self.rows:,} of {self.total:,} rows{share}", f"{self.rows_per_second:,.1f}/s"]
-        parts += [f"{size(self.bytes_per_second)}/s", self.outcomes]
-        if self.seconds_left is not None and self.rows < self.total:
-            parts.append(f"about {duration(self.seconds_left)} left")
-        return ", ".join(part for part in [*parts, self.note] if part)
+        parts = [f"{self.rows:,} of {self.total:,} rows{self._checked}{share}", self._rate, self._bytes]
+        parts += [self.outcomes[0], f"about {self._left}" if self._left else "", self.note]
+        return ", ".join(part for part in parts if part)
+
+    def block(self, columns: int) -> "Block":
+        """On two lines of at most so many columns. What does not fit is left out, what matters least first."""
+        total = f"{self.total:,}"
+        counts = [f"{self.rows:>{len(total)},}/{total}{self._checked}", f"{self._rate:>{RATE_COLUMNS}}"]
+        if self._bytes:
+            counts.append(f"{self._bytes:>{BYTES_COLUMNS}}")
+        # The room of the time left is kept while there is none to tell, so that the bar does not jump.
+        if len(GAP.join(counts)) + len(GAP) + LEFT_COLUMNS > columns:
+            del counts[2:]
+        used = len(GAP.join(counts)) + len(GAP) + LEFT_COLUMNS
+        bar = min(columns - used - len(GAP), BAR_COLUMNS[1])
+        first = GAP.join([*counts, self._left])[:columns].rstrip()
+        second = next((text for text in self.outcomes if len(text) <= columns), self.outcomes[-1])
+        if self.note:
+            second += GAP + self.note
+        return Block(bar if bar >= BAR_COLUMNS[0] else 0, first, _cut(second, columns))
+
+    @property
+    def _checked(self) -> str:
+        return " checked" if self.bytes_per_second is None else ""
+
+    @property
+    def _rate(self) -> str:
+        return f"{self.rows_per_second:,.{1 if self.rows_per_second < 100 else 0}f}/s"
+
+    @property
+    def _bytes(self) -> str:
+        return "" if self.bytes_per_second is None else f"{size(self.bytes_per_second)}/s"
+
+    @property
+    def _left(self) -> str:
+        if self.seconds_left is None or self.rows >= self.total:
+            return ""
+        seconds = round(self.seconds_left)
+        if seconds > MOST_LEFT:
+            return f"over {MOST_LEFT // 3600} h left"
+        return f"{seconds} s left" if seconds < 60 else f"{duration(seconds)} left"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What a terminal shows of a view."""
+
+    bar: int
+    """Columns of the bar, which comes before `counts`; 0 where there is no room for one."""
+    counts: str
+    outcomes: str
 
 
 class Display(Protocol):
@@ -83,42 +138,44 @@ class LiveDisplay:
 
     interval = LIVE_SECONDS
 
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def __init__(self, console: "Console") -> None:
+        from rich.live import Live
 
-        console = Console(stderr=True)
-        self._progress: RichProgress = Progress(
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.description}"),
-            console=console,
-            auto_refresh=False,
-            transient=True,
-        )
-        self._task = self._progress.add_task("", total=total, rate="")
-        self._progress.start()
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live.start()
 
     def show(self, view: View) -> None:
         """Redraw."""
-        rate = f"{view.rows_per_second:,.0f}/s {size(view.bytes_per_second)}/s"
-        text = ", ".join(part for part in (view.outcomes, view.note) if part)
-        self._progress.update(self._task, completed=view.rows, rate=rate, description=text)
-        self._progress.refresh()
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        # The last column stays free: some terminals go on to the next line as soon as it is written.
+        block = view.block(self._console.width - 1)
+        first = Table.grid(padding=(0, len(GAP), 0, 0))
+        bar = [ProgressBar(max(view.total, 1), view.rows, block.bar)] if block.bar else []
+        first.add_row(*bar, Text(block.counts, no_wrap=True))
+        self._live.update(Group(first, Text(block.outcomes, no_wrap=True, overflow="crop")), refresh=True)
 
     def close(self) -> None:
-        """Wipe the bar."""
-        self._progress.stop()
+        """Wipe the block."""
+        self._live.stop()
 
 
-def display_for(total: int, *, quiet: bool, verbose: bool, out: TextIO = sys.stderr) -> Display | None:
+def display_for(*, quiet: bool, verbose: bool, out: TextIO = sys.stderr) -> Display | None:
     """The display that suits where the output goes, if one is wanted and can be shown."""
     if quiet:
         return None
     try:
-        return LineDisplay(out) if verbose or not out.isatty() else LiveDisplay(total)
+        if verbose or not out.isatty():
+            return LineDisplay(out)
+        from rich.console import Console
+
+        console = Console(file=out, highlight=False)
+        # Not interactive is a terminal without a cursor that can be moved (TERM=dumb): a block could not be redrawn.
+        return LiveDisplay(console) if console.is_interactive else LineDisplay(out)
     except OSError:
         return None
 
@@ -130,17 +187,21 @@ def tell(text: str) -> None:
         sys.stderr.flush()
 
 
-async def watch(display: Display, tally: Tally, total: int, note: Callable[[], str]) -> None:
-    """Show the tally from time to time, until cancelled or until it can't be shown: the run goes on unseen."""
+async def watch(display: Display, tally: Tally, total: int, note: Callable[[], str], *, sends: bool = True) -> None:
+    """Show the tally from time to time, until cancelled or until it can't be shown: the run goes on unseen.
+
+    `sends` is whether anything is to be sent.
+    """
     now = asyncio.get_running_loop().time
-    past = deque([(now(), 0, 0)])
+    past = deque([(now(), tally.rows, tally.bytes_sent)])
     try:
         while True:
             await asyncio.sleep(display.interval)
-            while len(past) > 1 and past[1][0] < now() - WINDOW_SECONDS:
+            # To the nearest look: each comes a little late, and plain lines would else look back over forty seconds.
+            while len(past) > 1 and past[1][0] <= now() - WINDOW_SECONDS + display.interval / 2:
                 past.popleft()
             past.append((now(), tally.rows, tally.bytes_sent))
-            display.show(_view(tally, total, past[0], past[-1], note()))
+            display.show(_view(tally, total, past[0], past[-1], note(), sends=sends))
     except OSError:
         return
     finally:
@@ -148,9 +209,30 @@ async def watch(display: Display, tally: Tally, total: int, note: Callable[[], s
             display.close()
 
 
-def _view(tally: Tally, total: int, old: tuple[float, int, int], new: tuple[float, int, int], note: str) -> View:
+def _view(
+    tally: Tally, total: int, old: tuple[float, int, int], new: tuple[float, int, int], note: str, *, sends: bool
+) -> View:
     seconds = max(new[0] - old[0], 1e-9)
-    shown = [outcome for outcome in Outcome if tally.outcomes[outcome]]
-    shown.sort(key=lambda outcome: outcome not in DONE)
-    outcomes = ", ".join(f"{tally.outcomes[outcome]:,} {outcome}" for outcome in shown)
-    return View(tally.rows, total, outcomes, (new[1] - old[1]) / seconds, (new[2] - old[2]) / seconds, note)
+    rows, sent = (new[1] - old[1]) / seconds, (new[2] - old[2]) / seconds
+    return View(tally.rows, total, rows, sent if sends else None, _outcomes(tally, sends=sends), note)
+
+
+def _outcomes(tally: Tally, *, sends: bool) -> tuple[str, ...]:
+    """The counts in words, from long to short. How many went wrong is said also where none did."""
+    in_order = tally.reasons[Outcome.DEFERRED, Reason.NOT_SENT]
+    counts = {str(outcome): tally.outcomes[outcome] for outcome in Outcome}
+    counts[Outcome.DEFERRED] -= in_order
+    counts["in order"] = in_order
+    fine, again = (*DONE, "in order"), sum(counts[outcome] for outcome in AGAIN)
+    always = Outcome.FAILED if sends else Outcome.INVALID
+    told = {word: f"{count:,} {word}" for word, count in counts.items() if count or word == always}
+    good = [text for word, text in told.items() if word in fine]
+    bad = [text for word, text in told.items() if word not in fine]
+    sum_of_good = f"{sum(counts[word] for word in fine):,} fine"
+    person = counts[Outcome.INVALID] + counts[Outcome.REJECTED]
+    sums = (sum_of_good, f"{person:,} need a person", f"{again:,} another run")
+    return ", ".join([*good, *bad]), ", ".join([sum_of_good, *bad]), ", ".join(sums)
+
+
+def _cut(text: str, columns: int) -> str:
+    return text if len(text) <= columns else text[: columns - 1].rstrip() + "…"

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -328,6 +329,29 @@ async def test_a_terminal_shows_a_bar_and_is_left_clean(shop: Shop) -> None:
     assert "uploaded" in screen
     assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h") > 0  # the cursor comes back
     assert "Finished: 30 rows, all done." in screen
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may do all, and can't be kept from it"
+)
+def test_what_permissions_forbid_is_told(shop: Shop) -> None:
+    shop.orders(2)
+    shop.manifest()
+    (shop.folder / "HT000001/hand.jpg").chmod(0)
+    (shop.folder / "reports").mkdir(mode=0o500)
+    bounds = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+    def bounded(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*bounds, *command(*words)], cwd=shop.folder, env=environment(), capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+
+    assert bounded("check", "orders.csv", "--report", "report.csv").returncode == 1
+    report = read_report(shop.folder / "report.csv")
+    assert outcomes(report)["HT000001"] == ("invalid", "photo_unreadable")
+    address = ("--endpoint", "http://127.0.0.1:9/")
+    refused(bounded("run", "orders.csv", "--report", "reports/r.csv", *address), "can't be written", "--report")
 
 
 def test_a_closed_pipe_is_no_traceback(shop: Shop) -> None:

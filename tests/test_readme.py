@@ -98,6 +98,24 @@ def test_every_named_setting_exists() -> None:
     assert "endpoint.url" in named
 
 
+def test_what_shows_a_claim_is_there() -> None:
+    chapter = README[README.index("## What happens when…") : README.index("## Configuration")]
+    rows = [line.rsplit("|", 2)[1] for line in chapter.splitlines() if line.startswith("| ")]
+    proofs = [proof for cell in rows for proof in re.findall(r"`(test_\w+\.py)(?: -k (\w+|\"[^\"]+\"))?`", cell)]
+    assert len(proofs) > 50
+    assert [cell for cell in rows if "`test_" not in cell and cell.strip() not in {"shown by", "---"}] == []
+    for name, words in proofs:
+        text = (ROOT / "tests" / name).read_text(encoding="utf-8")
+        tests = "\n".join(re.findall(r"def test_\w+|^    \"\w+\": \(", text, re.MULTILINE))
+        assert [word for word in words.strip('"').split(" or ") if word not in tests] == [], name
+
+
+def test_every_link_within_leads_somewhere() -> None:
+    titles = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\(#([^)]*)\)", README)) <= anchors
+
+
 def test_every_dependency_is_explained() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
