@@ -6,7 +6,8 @@ import itertools
 import logging
 import signal
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +19,7 @@ from batchupload.endpoint import Endpoint
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
 from batchupload.manifest import Layout, ManifestError, open_manifest, read_rows
-from batchupload.model import OwnColumn, Row
+from batchupload.model import BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
@@ -63,6 +64,8 @@ class Plan:
     stamps: tuple[tuple[int, int], ...]
     """Size and time of change of each manifest before it was read."""
     survey: Survey
+    rows: Mapping[Path, int]
+    """Of each manifest; what is appended to it later is for another run."""
     began: datetime
     """When the first pass did: from then on a deadline counts."""
 
@@ -70,13 +73,21 @@ class Plan:
 def plan(wish: Wish, settings: Settings) -> Plan:
     """Read the manifests once, so that nothing is sent before all of them are known. Raises `ManifestError`."""
     began = datetime.now().astimezone()
-    layouts = tuple(open_manifest(path, settings.manifest) for path in wish.manifests)
+    if settings.photos.root and not settings.photos.root.is_dir():
+        raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
+    files: dict[Path, Path] = {}
+    for path in wish.manifests:
+        if files.setdefault(path.resolve(), path) is not path:
+            log.warning("%s is the same file as %s: its rows are taken once.", path, files[path.resolve()])
+    layouts = tuple(open_manifest(path, settings.manifest) for path in files.values())
     stamps = tuple(_stamp(layout.path) for layout in layouts)
     for layout in layouts:
         if wish.only and not layout.is_report:
             raise ManifestError(f"{layout.path}: --only needs an earlier report, and this is none. Leave --only out.")
         log.info("%s: %s, columns separated by %r", layout.path, layout.encoding, layout.delimiter)
-    return Plan(layouts, stamps, survey(_rows(layouts, wish, settings), settings.photos.root), began)
+    counts: Counter[Path] = Counter()
+    found = survey(_counted(_rows(layouts, wish, settings), counts), settings.photos.root)
+    return Plan(layouts, stamps, found, counts, began)
 
 
 async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
@@ -110,7 +121,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             watch(display, tally, total, note, sends=wish.send) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
         ):
-            await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
+            await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings, plan.rows), wish.limit))
         await recorder.finish()
         summary = Summary(
             tally,
@@ -205,8 +216,18 @@ async def _beside(*companions: Coroutine[None, None, None] | None) -> AsyncGener
             task.cancel()
 
 
-def _rows(layouts: Sequence[Layout], wish: Wish, settings: Settings) -> Iterator[Row]:
-    return itertools.chain.from_iterable(read_rows(layout, settings.manifest, wish.only) for layout in layouts)
+def _rows(
+    layouts: Sequence[Layout], wish: Wish, settings: Settings, most: Mapping[Path, int] | None = None
+) -> Iterator[Row]:
+    for layout in layouts:
+        rows = read_rows(layout, settings.manifest, wish.only)
+        yield from rows if most is None else itertools.islice(rows, most.get(layout.path, 0))
+
+
+def _counted(rows: Iterator[Row], counts: Counter[Path]) -> Iterator[Row]:
+    for row in rows:
+        counts[row.manifest] += 1
+        yield row
 
 
 def _own(layouts: Sequence[Layout]) -> list[OwnColumn]:

@@ -219,9 +219,14 @@ def _png_end(content: bytes) -> int:
     at = len(_PNG_START)
     while at + 12 <= len(content):
         length = int.from_bytes(content[at : at + 4])
-        kind = content[at + 4 : at + 8]
-        at += 12 + length
-        if kind == b"IEND" and at <= len(content):
+        kind, end = content[at + 4 : at + 8], at + 12 + length
+        if end > len(content):
+            break
+        # Pillow looks at the checksums of some chunks only.
+        if zlib.crc32(memoryview(content)[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end]):
+            raise PhotoError(Reason.PHOTO_CORRUPT, "")
+        at = end
+        if kind == b"IEND":
             return at
     raise PhotoError(Reason.PHOTO_TRUNCATED, "")
 

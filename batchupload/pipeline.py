@@ -18,7 +18,7 @@ from batchupload.recorder import Recorder
 from batchupload.retry import RetryPolicy
 from batchupload.settings import Settings
 from batchupload.stop import Stop
-from batchupload.survey import Survey, order_key
+from batchupload.survey import Survey
 
 IN_HAND = 1000
 """Orders begun and not ended, at most: those at work, and those that wait for their retry (about 2 KB each)."""
@@ -85,14 +85,15 @@ class Pipeline:
 
     async def _feed(self, rows: Iterator[Row]) -> None:
         """Rows → orders that are to be sent, and the endings of the others; all of them, unless it must end at once."""
-        seen: set[int] = set()
+        seen = bytearray(len(self._survey.repeated))
         while not self._stop.impatient and (batch := await self._read(rows)):
             standings = await self._recorder.standings([row.order_id for row in batch if not row.problem])
             endings: list[Ending] = []
             for row in batch:
-                ending = unsent(row, self._survey.relation(row), order_key(row) in seen)
-                if ending is None and order_key(row) in self._survey.repeated:
-                    seen.add(order_key(row))
+                place = self._survey.place(row)
+                ending = unsent(row, self._survey.relation(row), place is not None and bool(seen[place]))
+                if ending is None and place is not None:
+                    seen[place] = 1
                 order = Order(row, standings.get(row.order_id, Standing()))
                 if ending is None and self._stop.cause:
                     ending = self._loading.left(order)

@@ -1,10 +1,11 @@
 """The first pass over the manifests, before the first send: how many rows, and which orders stand twice."""
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 
 from batchupload.model import Row
@@ -25,21 +26,27 @@ class Survey:
     """What the first pass found. Orders are known by a 64-bit hash, so that a million take 16 MB."""
 
     rows: int
-    repeated: dict[int, bool]
-    """Hash of an order that stands more than once → whether its rows name different photos.
+    repeated: "array[int]"
+    """Hashes of the orders that stand more than once, sorted.
 
     Two orders in a million share a hash once in 30 million runs (n² / 2⁶⁵); they would be called conflicting,
     which sends nothing.
     """
+    conflicting: bytearray
+    """For each of these 1 where its rows name different photos."""
+
+    def place(self, row: Row) -> int | None:
+        """The place of the row's order among those that stand more than once, if it does."""
+        return _place(self.repeated, order_key(row))
 
     def relation(self, row: Row) -> Relation:
         """How the row stands to the other rows."""
-        conflict = self.repeated.get(order_key(row))
-        return Relation.SINGLE if conflict is None else Relation.CONFLICT if conflict else Relation.SAME
+        place = self.place(row)
+        return Relation.SINGLE if place is None else Relation.CONFLICT if self.conflicting[place] else Relation.SAME
 
 
 def survey(rows: Iterable[Row], root: Path | None) -> Survey:
-    """Read all rows once; 16 bytes are kept for each, and 40 more for a moment at the end.
+    """Read all rows once; 16 bytes are kept for each and 9 for each repeated order, and 40 more for a moment.
 
     `root` is the folder of all photos; None where each manifest has them in its own.
     """
@@ -50,15 +57,23 @@ def survey(rows: Iterable[Row], root: Path | None) -> Survey:
         if row.problem is None:
             orders.append(order_key(row))
             photos.append(hash((root or row.manifest.parent, *row.photos.values())))
-    twice = {first for first, second in pairwise(sorted(orders)) if first == second}
-    photos_of: dict[int, int] = {}
-    repeated = dict.fromkeys(twice, False)
-    for order, photo_set in zip(orders, photos, strict=True):
-        if order in twice and photos_of.setdefault(order, photo_set) != photo_set:
-            repeated[order] = True
-    return Survey(count, repeated)
+    repeated = array("q", (key for key, several in groupby(sorted(orders)) if next(several) == next(several, None)))
+    photos_of, seen, conflicting = array("q", bytes(8 * len(repeated))), *(bytearray(len(repeated)) for _ in range(2))
+    for order, photo_set in zip(orders, photos, strict=True) if repeated else ():
+        place = _place(repeated, order)
+        if place is None:
+            continue
+        if seen[place] and photos_of[place] != photo_set:
+            conflicting[place] = 1
+        seen[place], photos_of[place] = 1, photo_set
+    return Survey(count, repeated, conflicting)
 
 
 def order_key(row: Row) -> int:
     """The 64-bit hash by which a row's order is known."""
     return hash(row.order_id)
+
+
+def _place(keys: "array[int]", key: int) -> int | None:
+    at = bisect_left(keys, key)
+    return at if at < len(keys) and keys[at] == key else None

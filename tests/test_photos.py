@@ -91,6 +91,14 @@ def test_a_spoilt_photo_is_refused_with_its_reason(tmp_path: Path, name: str) ->
     assert reason_for(tmp_path, content) == reason
 
 
+def test_one_wrong_bit_anywhere_in_a_png_is_found(tmp_path: Path) -> None:
+    content = picture("face", media_type=PNG)
+    for step in range(100):
+        at = 8 + (len(content) - 9) * step // 99
+        spoilt = content[:at] + bytes([content[at] ^ 1 << step % 8]) + content[at + 1 :]
+        assert reason_for(tmp_path, spoilt) in {"photo_corrupt", "photo_truncated", "photo_too_many_pixels"}, at
+
+
 @pytest.mark.parametrize(
     ("content", "kind"), [(samples.HEIC_LIKE, "HEIC"), (samples.gif(), "GIF"), (samples.PDF_LIKE, "PDF")]
 )

@@ -1,12 +1,13 @@
 """A run as its operator knows it: every row once in the report, and each said to be what it is."""
 
+import asyncio
 import csv
 import hashlib
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import Report, Shop, outcomes, send, send_to_sandbox, settings_for
+from conftest import Report, Shop, batchupload, outcomes, read_report, send, send_to_sandbox, settings_for
 
 from batchupload.manifest import ManifestError
 from batchupload.model import PHOTO_FIELDS
@@ -142,8 +143,6 @@ async def test_a_photo_changed_between_attempts_is_not_sent(shop: Shop) -> None:
     options = SandboxOptions((parse_fault("retry_after_seconds@HT000001:1"),))
     manifest = shop.manifest()
     async with Sandbox(options) as server:
-        import asyncio
-
         running = asyncio.ensure_future(send(manifest, settings_for(server.url)))
         async with asyncio.timeout(20):
             while not server.stats()["faults"]:
@@ -155,8 +154,6 @@ async def test_a_photo_changed_between_attempts_is_not_sent(shop: Shop) -> None:
 
 
 async def test_a_manifest_that_grew_during_the_run_is_noticed(shop: Shop) -> None:
-    import asyncio
-
     shop.orders(3)
     manifest = shop.manifest()
     async with Sandbox(SandboxOptions(latency=0.3)) as server:
@@ -169,3 +166,45 @@ async def test_a_manifest_that_grew_during_the_run_is_noticed(shop: Shop) -> Non
         summary, _ = await running
     assert summary.exit_code == 1
     assert "was changed during the run" in summary.as_text(1000)
+
+
+async def test_the_same_manifest_named_twice_is_taken_once(shop: Shop) -> None:
+    orders = shop.orders(12)
+    manifest = shop.manifest()
+    (shop.folder / "other.csv").symlink_to(manifest)
+    words = ("run", "orders.csv", "./../shop/orders.csv", "other.csv")
+    async with Sandbox() as server:
+        done = await asyncio.to_thread(
+            batchupload, *words, "--endpoint", server.url, "--report", "r.csv", cwd=shop.folder
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert server.stats()["requests"] == len(orders)
+    assert "is the same file as orders.csv" in done.stderr
+    assert sorted(row["order_id"] for row in read_report(shop.folder / "r.csv")) == orders
+
+
+async def test_rows_appended_in_mid_run_are_for_another_run(shop: Shop) -> None:
+    orders = shop.orders(600)
+    manifest = shop.manifest()
+    lines = manifest.read_text().splitlines(keepends=True)
+    async with Sandbox(SandboxOptions(latency=0.02)) as server:
+        running = asyncio.ensure_future(send(manifest, settings_for(server.url)))
+        async with asyncio.timeout(20):
+            while len(server.accepted) < 5:
+                await asyncio.sleep(0.005)
+        with manifest.open("a") as file:
+            file.writelines([lines[1], lines[-1], lines[1].replace("HT000000", "HT999999")])
+        summary, report = await running
+    assert sorted(row["order_id"] for row in report) == orders
+    assert set(outcomes(report).values()) == {("uploaded", "accepted")}
+    assert summary.exit_code == 1
+    assert "was changed during the run" in summary.as_text(1000)
+
+
+def test_a_photo_folder_that_is_not_there_is_no_fault_of_the_rows(shop: Shop) -> None:
+    shop.orders(3)
+    shop.manifest()
+    done = batchupload("check", "orders.csv", "--photos-root", "gone", cwd=shop.folder)
+    assert done.returncode == 2
+    assert "photos.root: gone is no folder" in done.stderr
+    assert not list(shop.folder.glob("*report*"))
