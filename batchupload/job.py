@@ -302,7 +302,9 @@ def _incomplete(rows: int) -> str:
 def _again(wish: Wish, settings: Settings, report: Path, manifests: Sequence[Path], *, whole: bool) -> tuple[str, ...]:
     """The command that sends what is left; after a check, or where the report is not `whole`, all of it."""
     if not wish.send or not whole:
-        return ("batchupload", "run", *map(str, wish.manifests), *wish.again)
+        # A name that begins with a dash would be read as an option.
+        names = (f"./{path}" if str(path).startswith("-") else str(path) for path in wish.manifests)
+        return ("batchupload", "run", *names, *wish.again)
     root = common_root(manifests, settings.photos.root)
     moved = settings.photos.root is None and report.parent.absolute() != root
     only = ("--only", ",".join(AGAIN))

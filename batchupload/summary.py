@@ -102,8 +102,12 @@ class Summary:
         """What to type next, or nothing."""
         if self.stopped is Reason.REPORT_LOST:
             return ""
-        worth_it = self.checked_only or any(self.tally.outcomes[outcome] for outcome in AGAIN)
-        return shlex.join(self.again) if worth_it else ""
+        if not any(self.tally.outcomes[outcome] for outcome in AGAIN) and not self.broken:
+            return ""
+        words = list(self.again)
+        if self.stopped is Reason.ADDRESS_REFUSED and "--endpoint" in words:
+            words[words.index("--endpoint") + 1] = "URL"  # not the wrong one again
+        return shlex.join(words)
 
     def as_json(self) -> str:
         """For machines, on one line."""
@@ -154,8 +158,11 @@ class Summary:
         if lines[-1]:
             lines.append("")
         if not self.checked_only:
-            sends = f"{tally.sent:,} orders in {tally.attempts:,} sends, {size(tally.bytes_sent)}"
-            lines += [f"Sent {sends} in {duration(self.seconds)} ({rate})."]
+            if tally.attempts:
+                sends = (
+                    f"{_several(tally.sent, 'order')} in {_several(tally.attempts, 'send')}, {size(tally.bytes_sent)}"
+                )
+                lines += [f"Sent {sends} in {duration(self.seconds)} ({rate})."]
             if self.bounded:
                 lines += _wrap(f"It was held back by {self.bounded.sentence}.", width)
         if self.left_out:
@@ -171,7 +178,7 @@ class Summary:
 
     def _verdict(self) -> str:
         """The run in one sentence."""
-        rows = "1 row" if self.tally.rows == 1 else f"{self.tally.rows:,} rows"
+        rows = _several(self.tally.rows, "row")
         if self.stopped is Reason.STOPPED:
             left = self.tally.outcomes[Outcome.DEFERRED]
             return f"Stopped after {duration(self.seconds)}, as asked; {left:,} of {rows} are left for another run."
@@ -194,8 +201,13 @@ class Summary:
         counts = self.tally.outcomes
         person = counts[Outcome.INVALID] + counts[Outcome.REJECTED]
         again = sum(counts[outcome] for outcome in AGAIN)
-        parts = [f"{person:,} need a person"] * bool(person) + [f"{again:,} another run"] * bool(again)
+        needs = "needs" if person == 1 else "need"
+        parts = [f"{person:,} {needs} a person"] * bool(person) + [f"{again:,} another run"] * bool(again)
         return f"Finished: {rows}, " + (f"{' and '.join(parts)}." if parts else "all done.")
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _wrap(text: str, width: int) -> list[str]:

@@ -23,7 +23,6 @@ from typing import Any
 
 from batchupload.samples import draw_photo
 
-SWEEP = (1, 2, 4, 8, 16, 32, 64)
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"code":200}'
 
 
@@ -44,13 +43,22 @@ class Kind:
     """Bytes of one photo."""
     orders: int = 0
     """Of an auto run; a sweep takes a quarter for each concurrency."""
+    sweep: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """The fixed concurrencies; what is far below the capacity would only take long."""
 
 
 KINDS = (
-    Kind("4 workers, 300 ms", workers=4, seconds=0.3, orders=400),
-    Kind("32 workers, 80 ms", workers=32, seconds=0.08, orders=8000),
-    Kind("24 workers, 100 ms, half of them gone in mid-run", workers=24, seconds=0.1, halves_after=10.0, orders=4000),
-    Kind("a link of 6 MB/s", bytes_per_second=6e6, photo=150_000, orders=400),
+    Kind("4 workers, 300 ms", workers=4, seconds=0.3, orders=400, sweep=(2, 4, 6, 8, 16)),
+    Kind("32 workers, 80 ms", workers=32, seconds=0.08, orders=8000, sweep=(16, 24, 32, 48, 64)),
+    Kind(
+        "24 workers, 100 ms, half of them gone in mid-run",
+        workers=24,
+        seconds=0.1,
+        halves_after=10.0,
+        orders=4000,
+        sweep=(12, 16, 24, 32, 64),
+    ),
+    Kind("a link of 6 MB/s", bytes_per_second=6e6, photo=150_000, orders=400, sweep=(1, 2, 4, 8, 16)),
 )
 
 
@@ -170,7 +178,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", type=int, help="only the N-th kind, from 1")
-    parser.add_argument("--sweep", type=int, nargs="*", default=SWEEP)
+    parser.add_argument("--sweep", type=int, nargs="*", help="other fixed concurrencies")
     chosen = parser.parse_args()
     columns = (
         "endpoint",
@@ -184,7 +192,7 @@ def main() -> None:
     print(f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|", flush=True)
     began = time.monotonic()
     for kind in KINDS if chosen.only is None else KINDS[chosen.only - 1 : chosen.only]:
-        print(measure(kind, chosen.sweep), flush=True)
+        print(measure(kind, chosen.sweep or kind.sweep), flush=True)
     print(f"\n{time.monotonic() - began:.0f} s")
 
 

@@ -55,7 +55,7 @@ def plain_aiohttp(url: str, manifest: Path) -> int:
                 for field, path in order[1].items():
                     form.add_field(field, files.enter_context(path.open("rb")), filename=f"{field}.jpg")
                 async with session.post(url, data=form) as response:
-                    return (await response.json())["code"] == 200
+                    return bool((await response.json())["code"] == 200)
 
     async def run() -> int:
         places = asyncio.Semaphore(AT_ONCE)
