@@ -266,13 +266,16 @@ def _encoding(file: BinaryIO, path: Path, wanted: str) -> str:
         candidates = ["utf-16-be" if head[0::2].count(0) > head[1::2].count(0) else "utf-16-le"]
     else:
         candidates = ["utf-8", "gb18030"]
-    bad = [_undecodable_line(file, candidate) for candidate in candidates]
-    for candidate, line in zip(candidates, bad, strict=True):
+    bad = []
+    for candidate in candidates:
+        line = _undecodable_line(file, candidate)
         if not line:
             return candidate
+        bad.append(line)
+    remedy = "name its encoding with --encoding" if wanted == "auto" else "name another encoding with --encoding"
+    # Of several, the one that came furthest is the likeliest to be meant.
     raise ManifestError(
-        f"{path}, line {bad[0]}: not readable as {' or '.join(candidates)}. "
-        "Save it as CSV UTF-8, or name its encoding with --encoding."
+        f"{path}, line {max(bad)}: not readable as {' or '.join(candidates)}. Save it as CSV UTF-8, or {remedy}."
     )
 
 
@@ -280,16 +283,27 @@ def _undecodable_line(file: BinaryIO, encoding: str) -> int:
     """The number of the first line that doesn't decode, or 0."""
     decoder = codecs.getincrementaldecoder(encoding)()
     file.seek(0)
-    line = 1
+    line, last = 1, ""
     while True:
+        before = decoder.getstate()
         chunk = file.read(1 << 20)
         try:
-            line += decoder.decode(chunk, final=not chunk).count("\n")
+            text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
-            start = error.start if isinstance(error, UnicodeDecodeError) else 0
-            return line + chunk[:start].count(b"\n")
+            # What it was decoding is what it had kept of earlier chunks, and this chunk to its end.
+            rest = len(error.object) - error.start if isinstance(error, UnicodeDecodeError) else len(chunk)
+            decoder.setstate(before)
+            return line + _line_ends(decoder.decode(chunk[: max(0, len(chunk) - rest)]), last)
         if not chunk:
             return 0
+        line += _line_ends(text, last)
+        last = text[-1:] or last
+
+
+def _line_ends(text: str, last: str) -> int:
+    """Lines that end in `text`, with LF, CR or CR LF; `last` is the character before it."""
+    split = last == "\r" and text.startswith("\n")
+    return text.count("\n") + text.count("\r") - text.count("\r\n") - split
 
 
 def _layout(path: Path, encoding: str, delimiter: str, line: int, text: str, names: dict[str, Sequence[str]]) -> Layout:

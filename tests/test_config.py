@@ -132,7 +132,7 @@ def test_an_address_that_was_given_is_named_wherever_it_was_given(tmp_path: Path
     assert message.startswith(
         "BATCHUPLOAD_ENDPOINT_URL in the environment: endpoint.url: http://shop.example/x is plain"
     )
-    with pytest.raises(ConfigError, match="^--endpoint: endpoint.url: http://shop.example/x is plain http"):
+    with pytest.raises(ConfigError, match=r"^--endpoint: endpoint\.url: http://shop\.example/x is plain"):
         load(None, {}, {"endpoint.url": ("--endpoint", "http://shop.example/x")}, send=True)
 
 

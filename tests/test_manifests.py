@@ -156,7 +156,35 @@ def test_what_no_encoding_reads_is_refused_with_its_line(tmp_path: Path) -> None
     content = ENGLISH.encode() + b"\nHT0001,f,b,h\nHT0002,\xff\xff\xff,b,h\n"
     assert "line 3: not readable as utf-8 or gb18030" in refusal(content, tmp_path)
     wrong = ManifestSettings(encoding="ascii")
-    assert "not readable as ascii" in refusal(f"{CHINESE}\n", tmp_path, wrong)
+    message = refusal(f"{CHINESE}\n", tmp_path, wrong)
+    assert "line 1: not readable as ascii. Save it as CSV UTF-8, or name another encoding with --encoding." in message
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("encoding", "bad", "named"),
+    [
+        ("utf-8", b"\xff\xff", False),
+        ("utf-8-sig", b"\xff\xff", False),
+        ("gb18030", b"\xff\xff", False),
+        ("utf-16", b"\x00\xdc", False),
+        ("utf-16-le", b"\x00\xdc", True),
+        ("utf-16-be", b"\xdc\x00", True),
+        ("big5", b"\xff\xff", True),
+    ],
+)
+@pytest.mark.parametrize("rows", [3, 40_000])
+def test_the_line_that_can_not_be_read_is_the_one_named(
+    tmp_path: Path, encoding: str, bad: bytes, named: bool, ending: str, rows: int
+) -> None:
+    row = "HT0001,正面.jpg,反面.jpg,人.jpg" + ending
+    text = f"{ENGLISH}{ending}{row * rows}".encode(encoding)
+    more = row.encode({"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(encoding, encoding))
+    settings = ManifestSettings(encoding=encoding if named else "auto")
+    message = refusal(text + bad + more * 10, tmp_path, settings)
+    assert f"line {rows + 2}: not readable as " in message
+    message = refusal(text + bad[:1], tmp_path, settings)
+    assert f"line {rows + 2}: not readable as " in message
 
 
 def test_a_named_encoding_is_used(tmp_path: Path) -> None:
