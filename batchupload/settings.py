@@ -134,7 +134,7 @@ class EndpointSettings(Section):
 
 
 class Columns(Section):
-    """Header names to look for instead of the known English and Chinese ones."""
+    """Header names to look for before the known English and Chinese ones."""
 
     order_id: tuple[str, ...] = ()
     face: tuple[str, ...] = ()
@@ -155,7 +155,7 @@ class ManifestSettings(Section):
     delimiter: Literal["auto", ",", ";", "\t"] = Field("auto", description='auto, ",", ";" or "\\t".')
     columns: Columns = Field(
         Columns(),
-        description="Header names of your own for a column, such as order_id: [单号]; [] takes the known names.",
+        description="Header names of your own for a column, such as order_id: [单号]; they go before the known names.",
     )
     order_id_pattern: str = Field(
         "[A-Za-z0-9][A-Za-z0-9_-]{3,63}", description="Regular expression that a whole order number matches."
