@@ -1,12 +1,13 @@
 """Command line, environment and YAML file → settings, in this order of strength, with every mistake named."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from batchupload.model import BatchuploadError
 from batchupload.settings import LedgerSettings, Settings
@@ -16,6 +17,30 @@ Path_ = tuple[str | int, ...]
 """Where a setting stands: its keys, and its places in lists."""
 Option = tuple[str, object]
 """A command-line option as it is typed, and its value."""
+NO_URL = (
+    "no endpoint.url is set: put the shop's address into the config (`batchupload init` writes one), or give --endpoint"
+)
+PLAIN = {
+    "bool_parsing": "give true or false",
+    "bool_type": "give true or false",
+    "extra_forbidden": "no such setting",
+    "invalid_key": "no such setting",
+    "missing": "is missing",
+    "model_attributes_type": "give `key: value` lines",
+    "model_type": "give `key: value` lines",
+    "path_type": "give a path",
+    "string_type": "give text, in quotes where it looks like a number",
+}
+"""Kind of mistake, as pydantic names it → what to do, where the setting itself doesn't matter."""
+LISTS = {
+    "paths": "[a.csv, b.csv]",
+    "replies": "[{code: 400, then: retry}]",
+    "order_id": "[单号]",
+    "face": "[人像面]",
+    "back": "[国徽面]",
+    "hand": "[免冠照]",
+}
+"""A list as it may stand for a setting."""
 
 
 class ConfigError(BatchuploadError):
@@ -37,7 +62,7 @@ def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str
     mistakes = []
     for name in sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX) and n != "BATCHUPLOAD_CONFIG"):
         if name not in names:
-            mistakes.append(f"{name} in the environment: no such setting.{_nearest(name, names)}")
+            mistakes.append(f"{name} in the environment: no such setting.{_nearest_variable(name)}")
             continue
         try:
             value = yaml.safe_load(environment[name])
@@ -51,7 +76,8 @@ def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str
     try:
         settings = Settings.model_validate(tree | {"endpoint": tree.get("endpoint", {})})
     except ValidationError as error:
-        mistakes += [_mistake(e, origins) for e in error.errors()]
+        found = sorted(error.errors(), key=lambda e: _is_about_no_url(e, origins))  # what else is wrong may be why
+        mistakes += [_mistake(e, origins) for e in found]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return settings
@@ -166,23 +192,78 @@ def _dotted(path: Path_) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]}?" if near else ""
+def _nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return near[0] if near else ""
+
+
+def _nearest_variable(name: str) -> str:
+    """All begin alike, which says nothing about how near they are."""
+    known = [environment_name(key).removeprefix(ENVIRONMENT_PREFIX) for key in keys()]
+    near = _nearest(name.removeprefix(ENVIRONMENT_PREFIX), known, 0.8)
+    return f" Did you mean {ENVIRONMENT_PREFIX}{near}?" if near else ""
+
+
+def _is_about_no_url(error: Any, origins: Mapping[Path_, str]) -> bool:
+    """Whether this is the complaint about the address that stands where none was given."""
+    return error["loc"] == ("endpoint",) and error["type"] == "value_error" and ("endpoint", "url") not in origins
 
 
 def _mistake(error: Any, origins: Mapping[Path_, str]) -> str:
     """One mistake as pydantic found it, in the user's words: place, key, what is wrong, what is allowed."""
+    if _is_about_no_url(error, origins):
+        return f"{NO_URL}."
     path: Path_ = tuple(error["loc"])
-    known = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in origins), None)
     if path == ("endpoint",) and ("endpoint", "url") in origins:
-        known = path = ("endpoint", "url")
+        path = ("endpoint", "url")
+    known = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in origins), None)
     where = f"{origins[known]}: " if known else ""
-    message = error["msg"].removeprefix("Value error, ")
-    given = f", not {error['input']!r}" if error["type"] not in {"missing", "value_error"} else ""
-    if error["type"] == "extra_forbidden":
-        section = Settings.model_fields.get(str(path[0])) if len(path) > 1 else None
-        fields = _section(section.annotation).model_fields if section else Settings.model_fields
-        names = [f.alias or n for n, f in fields.items()]
-        message, given = f"no such setting.{_nearest(str(path[-1]), names)} Allowed here: {', '.join(names)}", ""
-    return f"{where}{_dotted(path)}: {message}{given}."
+    kind = error["type"]
+    section, field = _setting(path)
+    message = PLAIN.get(kind) or _range(field, kind) or error["msg"].removeprefix("Value error, ")
+    given = f", not {error['input']!r}" if kind not in {"missing", "value_error"} else ""
+    if kind in {"extra_forbidden", "invalid_key"}:
+        names = [f.alias or n for n, f in section.model_fields.items()]
+        near = _nearest(str(path[-1]), names)
+        meant = f" Did you mean {near}?" if near else ""
+        message, given = f"{message}.{meant} Allowed here: {', '.join(names)}", ""
+    elif kind in {"tuple_type", "list_type"}:
+        message = f"give a list, such as {LISTS.get(str(path[-1]), '[a, b]')}"
+    elif kind == "string_type" and not isinstance(error["input"], int | float):
+        message = "give text"
+    return f"{where}{_dotted(path)}: {message.replace('Input should be', 'must be')}{given}."
+
+
+def _setting(path: Path_) -> tuple[type[BaseModel], FieldInfo | None]:
+    """The section that `path` ends in, and the field there, if it is one."""
+    section: type[BaseModel] = Settings
+    field = None
+    for depth, part in enumerate(path):
+        if isinstance(part, int) and depth < len(path) - 1:
+            continue  # a place in a list
+        field = next((f for n, f in section.model_fields.items() if part in {n, f.alias}), None)
+        if field is None or depth == len(path) - 1:
+            break
+        inner = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
+        section = next((a for a in inner if issubclass(a, BaseModel)), section)
+    return section, field
+
+
+def _range(field: FieldInfo | None, kind: str) -> str:
+    """What a number must be, where the mistake is that it isn't."""
+    if field is None or not kind.startswith(("int_", "float_", "finite_number", "greater_than", "less_than")):
+        return ""
+    above, least, most = (
+        next((at for m in field.metadata if (at := getattr(m, name, None)) is not None), None)
+        for name in ("gt", "ge", "le")
+    )
+    what = "a whole number " if kind.startswith(("int_", "finite_number")) else ""
+    what = "a number " if kind.startswith("float_") else what
+    if least is not None and most is not None:
+        return f"must be {what}from {least} to {most}"
+    bounds = [
+        f"{word} {bound}"
+        for word, bound in (("above", above), ("at least", least), ("at most", most))
+        if bound is not None
+    ]
+    return f"must be {what}{' and '.join(bounds)}".strip()

@@ -6,7 +6,7 @@ import difflib
 import io
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +100,10 @@ def open_manifest(path: Path, settings: ManifestSettings) -> Layout:
         raise ManifestError(f"{path}: the manifest is empty. It needs a header line: {_needed()}.")
     line, text, forced = first
     candidates = [forced] if forced else DELIMITERS if settings.delimiter == "auto" else [settings.delimiter]
-    names = {field: getattr(settings.columns, field) or KNOWN_NAMES[field] for field in FIELDS}
-    layouts = [_layout(path, encoding, delimiter, line, text, names) for delimiter in candidates]
+    mapped = {field: getattr(settings.columns, field) for field in FIELDS}
+    layouts = [_layout(path, encoding, delimiter, line, text, mapped) for delimiter in candidates]
     best = max(layouts, key=lambda layout: len(layout.fields))
-    _require_columns(best, names)
+    _require_columns(best, mapped)
     return best
 
 
@@ -266,13 +266,16 @@ def _encoding(file: BinaryIO, path: Path, wanted: str) -> str:
         candidates = ["utf-16-be" if head[0::2].count(0) > head[1::2].count(0) else "utf-16-le"]
     else:
         candidates = ["utf-8", "gb18030"]
-    bad = [_undecodable_line(file, candidate) for candidate in candidates]
-    for candidate, line in zip(candidates, bad, strict=True):
+    bad = []
+    for candidate in candidates:
+        line = _undecodable_line(file, candidate)
         if not line:
             return candidate
+        bad.append(line)
+    remedy = "name its encoding with --encoding" if wanted == "auto" else "name another encoding with --encoding"
+    # Of several, the one that came furthest is the likeliest to be meant.
     raise ManifestError(
-        f"{path}, line {bad[0]}: not readable as {' or '.join(candidates)}. "
-        "Save it as CSV UTF-8, or name its encoding with --encoding."
+        f"{path}, line {max(bad)}: not readable as {' or '.join(candidates)}. Save it as CSV UTF-8, or {remedy}."
     )
 
 
@@ -280,19 +283,32 @@ def _undecodable_line(file: BinaryIO, encoding: str) -> int:
     """The number of the first line that doesn't decode, or 0."""
     decoder = codecs.getincrementaldecoder(encoding)()
     file.seek(0)
-    line = 1
+    line, last = 1, ""
     while True:
+        before = decoder.getstate()
         chunk = file.read(1 << 20)
         try:
-            line += decoder.decode(chunk, final=not chunk).count("\n")
+            text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
-            start = error.start if isinstance(error, UnicodeDecodeError) else 0
-            return line + chunk[:start].count(b"\n")
+            # What it was decoding is what it had kept of earlier chunks, and this chunk to its end.
+            rest = len(error.object) - error.start if isinstance(error, UnicodeDecodeError) else len(chunk)
+            decoder.setstate(before)
+            return line + _line_ends(decoder.decode(chunk[: max(0, len(chunk) - rest)]), last)
         if not chunk:
             return 0
+        line += _line_ends(text, last)
+        last = text[-1:] or last
 
 
-def _layout(path: Path, encoding: str, delimiter: str, line: int, text: str, names: dict[str, Sequence[str]]) -> Layout:
+def _line_ends(text: str, last: str) -> int:
+    """Lines that end in `text`, with LF, CR or CR LF; `last` is the character before it."""
+    split = last == "\r" and text.startswith("\n")
+    return text.count("\n") + text.count("\r") - text.count("\r\n") - split
+
+
+def _layout(
+    path: Path, encoding: str, delimiter: str, line: int, text: str, mapped: Mapping[str, Sequence[str]]
+) -> Layout:
     header = _parse(text, delimiter) or text.rstrip("\r\n").split(delimiter)
     while header and not header[-1].strip():
         header.pop()
@@ -301,33 +317,49 @@ def _layout(path: Path, encoding: str, delimiter: str, line: int, text: str, nam
     report = 1 if named[:1] == ["manifest"] else 0
     is_report = tuple(named[report : report + len(REPORT_COLUMNS)]) == REPORT_COLUMNS
     end = report + len(REPORT_COLUMNS) if is_report else len(named)
-    for field, known in names.items():
-        wanted = [field] if is_report else [_normal(name) for name in known]
-        places = [at for at, name in enumerate(named[:end]) if name in wanted]
-        if len(places) > 1:
-            which = " and ".join(header[at] for at in places)
-            raise ManifestError(
-                f"{path}, line {line}: {which} could both be the column {field}. "
-                "Rename one, or name the right one in manifest.columns."
-            )
-        if places:
-            fields[field] = places[0]
+    # Names of the user's own go first: a column that one of them means is no other field's by its known name.
+    rounds: list[Mapping[str, Sequence[str]]] = (
+        [{field: (field,) for field in FIELDS}] if is_report else [mapped, KNOWN_NAMES]
+    )
+    for names in rounds:
+        free = [at for at in range(end) if at not in fields.values()]
+        for field in FIELDS:
+            wanted = [_normal(name) for name in names[field]]
+            places = [at for at in free if named[at] in wanted] if field not in fields else []
+            if len(places) > 1:
+                which = " and ".join(header[at] for at in places)
+                raise ManifestError(
+                    f"{path}, line {line}: {which} could both be the column {field}. "
+                    "Rename one, or name the right one in manifest.columns."
+                )
+            twice = next((other for other, at in fields.items() if at in places), None)
+            if twice:
+                raise ManifestError(
+                    f"{path}, line {line}: {header[places[0]]} can't be both {twice} and {field}. "
+                    "Name another column for one of them in manifest.columns."
+                )
+            if places:
+                fields[field] = places[0]
     taken = range(end) if is_report else fields.values()
     own = tuple((at, (name, header[:at].count(name))) for at, name in enumerate(header) if at not in taken)
     only = report + REPORT_COLUMNS.index("outcome") if is_report else None
     return Layout(path, encoding, delimiter, line, tuple(header), fields, own, only)
 
 
-def _require_columns(layout: Layout, names: dict[str, Sequence[str]]) -> None:
+def _require_columns(layout: Layout, mapped: Mapping[str, Sequence[str]]) -> None:
     missing = [field for field in FIELDS if field not in layout.fields]
     if not missing:
         return
     found = ", ".join(layout.header[:30]) if len(layout.header) < 100 else f"{len(layout.header)} columns"
-    hints = []
+    names = {field: (*mapped[field], *KNOWN_NAMES[field]) for field in FIELDS}
+    hints = [f" Looked for {field} as {', '.join(names[field])}." for field in missing]
     for field in missing:
-        near = difflib.get_close_matches(names[field][0], [_normal(n) for n in layout.header], n=1, cutoff=0.7)
-        if near:
-            hints.append(f" Is {near[0]} meant for {field}?")
+        near = (
+            difflib.get_close_matches(_normal(name), [_normal(n) for n in layout.header], n=1, cutoff=0.7)
+            for name in (*mapped[field], field)
+        )
+        if found_near := next((n[0] for n in near if n), None):
+            hints.append(f" Is {found_near} meant for {field}?")
     raise ManifestError(
         f"{layout.path}, line {layout.header_line}: found the columns {found[:500]}; missing: "
         f"{', '.join(missing)}. "

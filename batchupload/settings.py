@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
 from batchupload.timetable import Timetable, bytes_per_second, orders_per_second, timetable
@@ -30,9 +30,14 @@ def compiled(pattern: str | None) -> str | None:
     return pattern
 
 
-def as_text(value: object) -> object:
-    """YAML reads 5 as a number and 5% as text."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def number_or_share(value: object) -> str | None:
+    """Raise a `ValueError` where `value` is neither a number nor a share; YAML reads 5 as a number, 5% as text."""
+    if value is None:
+        return None
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if not re.fullmatch(r"[0-9]{1,9}|[0-9]{1,2}(\.[0-9]+)?%", text):
+        raise ValueError(f"give a number such as 100, or a share such as 5%, not {value!r}")
+    return text
 
 
 def number_or_auto(value: object) -> Literal["auto"] | int:
@@ -74,6 +79,14 @@ class FieldNames(Section):
         if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,64}", name):
             raise ValueError("a field name has 1 to 64 ASCII letters, digits, or one of _ . - [ ]")
         return name
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        names = [self.order_id, self.face, self.back, self.hand]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two fields have the name {twice!r}; each needs its own")
+        return self
 
 
 class EndpointSettings(Section):
@@ -121,7 +134,7 @@ class EndpointSettings(Section):
 
 
 class Columns(Section):
-    """Header names to look for instead of the known English and Chinese ones."""
+    """Header names to look for before the known English and Chinese ones."""
 
     order_id: tuple[str, ...] = ()
     face: tuple[str, ...] = ()
@@ -142,7 +155,7 @@ class ManifestSettings(Section):
     delimiter: Literal["auto", ",", ";", "\t"] = Field("auto", description='auto, ",", ";" or "\\t".')
     columns: Columns = Field(
         Columns(),
-        description="Header names of your own for a column, such as order_id: [单号]; [] takes the known names.",
+        description="Header names of your own for a column, such as order_id: [单号]; they go before the known names.",
     )
     order_id_pattern: str = Field(
         "[A-Za-z0-9][A-Za-z0-9_-]{3,63}", description="Regular expression that a whole order number matches."
@@ -209,9 +222,8 @@ class PaceSettings(Section):
         20,
         description="The first N orders go a few at once, and the run ends where nearly all meet the same; 0 for none.",
     )
-    max_failures: Annotated[str, BeforeValidator(as_text)] | None = Field(
+    max_failures: Annotated[str | None, PlainValidator(number_or_share)] = Field(
         None,
-        pattern=r"^[0-9]{1,9}$|^[0-9]{1,2}(\.[0-9]+)?%$",
         description="The run ends with more failures than this: a number, or a share of the rows such as 5%.",
     )
     stop_after_misaddressed: Annotated[int, Field(ge=1, le=100_000)] = Field(

@@ -58,7 +58,7 @@ def test_command_line_is_stronger_than_environment_than_file_than_default(tmp_pa
         ("pace:\n  concurrency: 0\n", "line 4: pace.concurrency: give a number from 1 to 256, or auto, not 0"),
         ("pace: 3\n", "line 3: pace: "),
         ("pace:\n  concurrency: 1\n  concurrency: 2\n", "line 5: pace.concurrency stands twice"),
-        ("photos:\n  validate: fully\n", "line 4: photos.validate: Input should be 'off', 'header' or 'full'"),
+        ("photos:\n  validate: fully\n", "line 4: photos.validate: must be 'off', 'header' or 'full', not 'fully'"),
         ("manifest:\n  encoding: utf-9\n", "line 4: manifest.encoding: no such encoding"),
         ("manifest:\n  order_id_pattern: '('\n", "line 4: manifest.order_id_pattern: not a regular expression"),
         ("manifest: [\n", "check indentation"),
@@ -105,9 +105,106 @@ def test_plain_http_is_for_this_machine_or_by_consent(tmp_path: Path) -> None:
 
 
 def test_the_default_endpoint_needs_consent_before_a_send_but_not_for_a_check() -> None:
-    with pytest.raises(ConfigError, match="allow_plaintext"):
+    with pytest.raises(ConfigError) as caught:
         load(None, {}, {}, send=True)
+    assert str(caught.value) == (
+        "no endpoint.url is set: put the shop's address into the config (`batchupload init` writes one), "
+        "or give --endpoint."
+    )
     assert load(None, {}, {}, send=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("endpont: {url: 'https://shop.example/x'}\n", "line 1: endpont: no such setting. Did you mean endpoint?"),
+        ("pace: {canary: -1}\n", "line 1: pace.canary: must be from 0 to 10000, not -1."),
+    ],
+)
+def test_that_no_address_is_set_is_told_after_what_may_be_its_cause(tmp_path: Path, text: str, first: str) -> None:
+    one, two = refusal(tmp_path, text).splitlines()
+    assert first in one
+    assert two.startswith("no endpoint.url is set: ")
+
+
+def test_an_address_that_was_given_is_named_wherever_it_was_given(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "", {"BATCHUPLOAD_ENDPOINT_URL": "http://shop.example/x"})
+    assert message.startswith(
+        "BATCHUPLOAD_ENDPOINT_URL in the environment: endpoint.url: http://shop.example/x is plain"
+    )
+    with pytest.raises(ConfigError, match=r"^--endpoint: endpoint\.url: http://shop\.example/x is plain"):
+        load(None, {}, {"endpoint.url": ("--endpoint", "http://shop.example/x")}, send=True)
+
+
+def test_two_fields_of_one_name_are_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path, SAFE + "  fields:\n    face: back\n")
+    assert "line 3: endpoint.fields: two fields have the name 'back'; each needs its own." in message
+    swapped = load(config(tmp_path, SAFE + "  fields: {face: back, back: face}\n"), {}, {}, send=True)
+    assert (swapped.endpoint.fields.face, swapped.endpoint.fields.back) == ("back", "face")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "pace: {max_failures: lots}",
+            "pace.max_failures: give a number such as 100, or a share such as 5%, not 'lots'.",
+        ),
+        (
+            "pace: {max_failures: 0.05}",
+            "pace.max_failures: give a number such as 100, or a share such as 5%, not 0.05.",
+        ),
+        ("manifest: {paths: a.csv}", "manifest.paths: give a list, such as [a.csv, b.csv], not 'a.csv'."),
+        ("manifest: {paths: [5]}", "manifest.paths.0: give a path, not 5."),
+        ("manifest: {columns: {face: 5}}", "manifest.columns.face: give a list, such as [人像面], not 5."),
+        (
+            "manifest: {columns: {face: [5]}}",
+            "manifest.columns.face.0: give text, in quotes where it looks like a numb",
+        ),
+        ("manifest: {delimiter: x}", "manifest.delimiter: must be 'auto', ',', ';' or '\\t', not 'x'."),
+        ("photos: {root: 5}", "photos.root: give a path, not 5."),
+        ("photos: {max_bytes: big}", "photos.max_bytes: must be a whole number from 1 to 1073741824, not 'big'."),
+        ("photos: {allow_outside_root: maybe}", "photos.allow_outside_root: give true or false, not 'maybe'."),
+        ("photos: {allow_outside_root: []}", "photos.allow_outside_root: give true or false, not []."),
+        ("pace: 3", "pace: give `key: value` lines, not 3."),
+        ("pace: {1: 2}", "pace.1: no such setting. Allowed here: concurrency, lowest, "),
+        ("retry: {attempts: 101}", "retry.attempts: must be from 1 to 100, not 101."),
+        ("retry: {attempts: 1.5}", "retry.attempts: must be a whole number from 1 to 100, not 1.5."),
+        ("retry: {attempts: .nan}", "retry.attempts: must be a whole number from 1 to 100, not nan."),
+        ("retry: {budget: .nan}", "retry.budget: must be from 0 to 10, not nan."),
+        ("retry: {budget: .inf}", "retry.budget: must be from 0 to 10, not inf."),
+        ("retry: {budget: much}", "retry.budget: must be a number from 0 to 10, not 'much'."),
+        ("retry: {base: 0}", "retry.base: must be above 0 and at most 3600, not 0."),
+        ("retry: {base: .nan}", "retry.base: must be above 0 and at most 3600, not nan."),
+        ("timeouts: {slowest_link: 0}", "timeouts.slowest_link: must be at least 1, not 0."),
+        ("endpoint: {url: }", "endpoint.url: give text, not None."),
+        ("endpoint: {replies: 5}", "endpoint.replies: give a list, such as [{code: 400, then: retry}], not 5."),
+        ("endpoint: {replies: [5]}", "endpoint.replies.0: give `key: value` lines, not 5."),
+        ("endpoint: {replies: [{code: 400}]}", "endpoint.replies.0.then: is missing."),
+        ("endpoint: {replies: [{code: x, then: retry}]}", "endpoint.replies.0.code: must be a whole number, not 'x'."),
+        (
+            "endpoint: {replies: [{mesage: x, then: retry}]}",
+            "endpoint.replies.0.mesage: no such setting. Did you mean message? Allowed here: code, message, then.",
+        ),
+        (
+            "endpoint: {fields: {custom: x}}",
+            "endpoint.fields.custom: no such setting. Allowed here: order_id, face, back, hand.",
+        ),
+    ],
+)
+def test_each_mistake_is_told_in_plain_words(tmp_path: Path, text: str, told: str) -> None:
+    message = refusal(tmp_path, text, send=False)
+    assert f"config.yaml, line 1: {told}" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("NOSUCH", ""), ("PACE_X", ""), ("PACE_CONCURENCY", "PACE_CONCURRENCY"), ("ENDPOINT", "ENDPOINT_URL")],
+)
+def test_a_variable_is_suggested_only_when_it_is_near(tmp_path: Path, name: str, meant: str) -> None:
+    message = refusal(tmp_path, SAFE, {f"BATCHUPLOAD_{name}": "1"})
+    suggestion = f" Did you mean BATCHUPLOAD_{meant}?" if meant else ""
+    assert message == f"BATCHUPLOAD_{name} in the environment: no such setting.{suggestion}"
 
 
 def test_relative_paths_of_the_file_count_from_its_folder(tmp_path: Path) -> None:

@@ -80,6 +80,43 @@ def test_columns_can_be_mapped(tmp_path: Path) -> None:
     assert (row.order_id, row.photos["face"]) == ("HT0001", "f")
 
 
+README_COLUMNS = {"order_id": ["单号"], "hand": ["手持身份证照片"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "header", "order"),
+    [
+        (README_COLUMNS, "单号,人像面,国徽面,免冠照", "1,f,b,h"),
+        (README_COLUMNS, "订单号,人像面,国徽面,手持身份证照片", "1,f,b,h"),
+        (README_COLUMNS, "订单号,单号,人像面,国徽面,免冠照,手持身份证照片", "x,1,f,b,x,h"),
+        ({"face": ["back"], "back": ["face"]}, "order_id,face,back,hand", "1,b,f,h"),
+        ({"face": ["back"]}, "order_id,back,国徽面,hand", "1,f,b,h"),
+    ],
+)
+def test_names_of_ones_own_go_before_the_known_ones(
+    tmp_path: Path, columns: dict[str, list[str]], header: str, order: str
+) -> None:
+    settings = ManifestSettings.model_validate({"columns": columns, "order_id_pattern": "1"})
+    (row,) = rows_of(f"{header}\n{order}\n", tmp_path, settings)
+    assert (row.order_id, dict(row.photos)) == ("1", {"face": "f", "back": "b", "hand": "h"})
+
+
+def test_one_column_is_not_two_photos(tmp_path: Path) -> None:
+    settings = ManifestSettings.model_validate({"columns": {"face": "照片", "hand": "照片"}})
+    message = refusal("order_id,照片,back\n", tmp_path, settings)
+    assert "orders.csv, line 1: 照片 can't be both face and hand. Name another column for one of them" in message
+    settings = ManifestSettings.model_validate({"columns": {"face": "back"}})
+    assert "missing: back." in refusal("order_id,back,hand\n", tmp_path, settings)
+
+
+def test_a_missing_column_tells_by_which_names_it_was_looked_for(tmp_path: Path) -> None:
+    settings = ManifestSettings.model_validate({"columns": README_COLUMNS})
+    message = refusal("单号,人像面,国徽面,照片\n", tmp_path, settings)
+    assert "missing: hand." in message
+    assert "Looked for hand as 手持身份证照片, hand, 免冠照, " in message
+    assert "Looked for face" not in message
+
+
 @pytest.mark.parametrize(
     "cell",
     ['"=""HT0001"""', "'HT0001", "  HT0001\t", "\u200bHT0001\ufeff", '="HT0001"', "\u3000HT0001\u00a0", "' HT0001"],
@@ -156,7 +193,35 @@ def test_what_no_encoding_reads_is_refused_with_its_line(tmp_path: Path) -> None
     content = ENGLISH.encode() + b"\nHT0001,f,b,h\nHT0002,\xff\xff\xff,b,h\n"
     assert "line 3: not readable as utf-8 or gb18030" in refusal(content, tmp_path)
     wrong = ManifestSettings(encoding="ascii")
-    assert "not readable as ascii" in refusal(f"{CHINESE}\n", tmp_path, wrong)
+    message = refusal(f"{CHINESE}\n", tmp_path, wrong)
+    assert "line 1: not readable as ascii. Save it as CSV UTF-8, or name another encoding with --encoding." in message
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("encoding", "bad", "named"),
+    [
+        ("utf-8", b"\xff\xff", False),
+        ("utf-8-sig", b"\xff\xff", False),
+        ("gb18030", b"\xff\xff", False),
+        ("utf-16", b"\x00\xdc", False),
+        ("utf-16-le", b"\x00\xdc", True),
+        ("utf-16-be", b"\xdc\x00", True),
+        ("big5", b"\xff\xff", True),
+    ],
+)
+@pytest.mark.parametrize("rows", [3, 40_000])
+def test_the_line_that_can_not_be_read_is_the_one_named(
+    tmp_path: Path, encoding: str, bad: bytes, named: bool, ending: str, rows: int
+) -> None:
+    row = "HT0001,正面.jpg,反面.jpg,人.jpg" + ending
+    text = f"{ENGLISH}{ending}{row * rows}".encode(encoding)
+    more = row.encode({"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(encoding, encoding))
+    settings = ManifestSettings(encoding=encoding if named else "auto")
+    message = refusal(text + bad + more * 10, tmp_path, settings)
+    assert f"line {rows + 2}: not readable as " in message
+    message = refusal(text + bad[:1], tmp_path, settings)
+    assert f"line {rows + 2}: not readable as " in message
 
 
 def test_a_named_encoding_is_used(tmp_path: Path) -> None:
