@@ -66,7 +66,7 @@ def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str
             continue
         try:
             value = yaml.safe_load(environment[name])
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             value = environment[name]
         _put(tree, origins, names[name], value, f"{name} in the environment")
     for key, (name, value) in options.items():
@@ -94,6 +94,8 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = yaml.safe_load(text)
+    except ValueError as error:  # such as a date that there is not
+        raise ConfigError(f"{file}: {error}. Put the value in quotes, or correct it.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

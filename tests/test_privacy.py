@@ -89,7 +89,8 @@ async def test_no_other_host_gets_a_byte(shop: Shop, status: bytes) -> None:
     async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-        writer.write(b"HTTP/1.1 %s\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n" % (status, elsewhere.encode()))
+        head = b"HTTP/1.1 %s\r\nLocation: %s/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        writer.write(head % (status, elsewhere.encode()))
         await writer.drain()
         writer.close()
 

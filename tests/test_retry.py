@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from datetime import UTC, datetime
 
 import pytest
@@ -211,6 +212,31 @@ async def test_a_wrong_address_does_not_burn_the_manifest(shop: Shop) -> None:
     assert 5 <= len(failed) <= 5 + 4
     assert {row["reason"] for row in report if row["outcome"] == "deferred"} == {"address_refused"}
     assert int(str(server.stats()["requests"])) == len(failed)
+
+
+@pytest.mark.parametrize("status", [302, 401, 403, 405])
+async def test_a_wrong_address_is_seen_by_each_of_its_answers(shop: Shop, status: int) -> None:
+    shop.orders(60)
+    summary, report, server = await send_to_sandbox(
+        shop.manifest(), [f"http_{status}=100%" if status != 302 else "redirect=100%"], pace={"concurrency": 2}
+    )
+    assert summary.exit_code == 3
+    assert {row["reason"] for row in report if row["outcome"] == "deferred"} == {"address_refused"}
+    assert int(str(server.stats()["requests"])) <= 5 + 2
+    assert "Last met: " in summary.as_text(1000)
+
+
+async def test_a_refused_connection_for_all_ends_the_run_and_says_what_was_met(shop: Shop) -> None:
+    orders = shop.orders(60)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}/upload"
+        settings = settings_for(url, pace={"patience_at_start": 0.3, "concurrency": 2})
+        summary, report = await send(shop.manifest(), settings)
+    assert summary.exit_code == 3
+    assert sorted(row["order_id"] for row in report) == orders
+    assert {row["reason"] for row in report if row["outcome"] == "deferred"} >= {"endpoint_down"}
+    assert "Last met: connection_refused" in summary.as_text(1000)
 
 
 async def test_an_outage_in_mid_run_is_waited_out(shop: Shop) -> None:
