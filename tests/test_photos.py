@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchupload import samples
-from batchupload.model import PhotoSet, Problem
+from batchupload.model import PHOTO_FIELDS, PhotoSet, Problem
 from batchupload.photos import JPEG, PNG, PhotoError, load_photos, media_type_of, validate
+from batchupload.reasons import Reason
 from batchupload.settings import PhotoSettings
 
 LIMIT = 2 * 1024 * 1024
@@ -283,3 +285,35 @@ def test_any_damage_gives_a_photo_or_a_reason(data: st.DataObject) -> None:
         content[data.draw(st.integers(8, len(content) - 1))] = data.draw(st.integers(0, 255))
     with suppress(PhotoError):  # and nothing else
         validate(bytes(content), PhotoSettings())
+
+
+def test_a_folder_swapped_for_a_link_meanwhile_lets_nothing_in(tmp_path: Path) -> None:
+    inside, outside, real = tmp_path / "root", tmp_path / "outside", tmp_path / "real"
+    for folder, mark in ((inside, "in"), (outside, "out"), (real, "in")):
+        folder.mkdir()
+        for field in PHOTO_FIELDS:
+            (folder / f"{field}.jpg").write_bytes(b"\xff\xd8\xff" + f"{field} {mark}".encode())
+    real.rename(inside / "order")
+    spare, over = tmp_path / "spare", threading.Event()
+    spare.symlink_to(outside)
+
+    def swap() -> None:
+        while not over.is_set():
+            (inside / "order").rename(tmp_path / "kept")
+            spare.rename(inside / "order")
+            (inside / "order").rename(spare)
+            (tmp_path / "kept").rename(inside / "order")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    paths = {field: f"order/{field}.jpg" for field in PHOTO_FIELDS}
+    try:
+        found = [load_photos(paths, inside, PhotoSettings.model_validate({"validate": "off"})) for _ in range(2000)]
+    finally:
+        over.set()
+        thread.join()
+        sets = [one for one in found if isinstance(one, PhotoSet)]
+    assert sets
+    assert not any(photo.content.endswith(b" out") for one in sets for photo in one.photos)
+    reasons = {one.reason for one in found if isinstance(one, Problem)}
+    assert reasons <= {Reason.PHOTO_MISSING, Reason.PHOTO_OUTSIDE_ROOT}
