@@ -1,19 +1,34 @@
 """What this machine does to a run: out of files, asleep, a disk that fails, an address of two that is dead."""
 
 import asyncio
+import hashlib
+import os
 import resource
 import signal
 import socket
 import sqlite3
 import subprocess
+import time
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Shop, batchupload, command, environment, outcomes, read_report, send, settings_for
+from conftest import (
+    Shop,
+    batchupload,
+    command,
+    environment,
+    outcomes,
+    picture,
+    read_report,
+    send,
+    send_to_sandbox,
+    settings_for,
+)
 
 from batchupload import ledger_file
-from batchupload.sandbox import Sandbox, SandboxOptions
+from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
 
 UPLOADED = ("uploaded", "accepted")
 
@@ -142,3 +157,80 @@ async def test_a_dead_address_does_not_keep_from_the_live_one(shop: Shop, monkey
                 filler.close()
     assert row["outcome"] == "uploaded"
     assert int(row["duration_ms"]) < 1000
+
+
+async def test_a_name_server_that_does_not_answer_is_not_waited_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.orders(1)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+    settings = settings_for("http://localhost:9/", timeouts={"connect": 0.2}, retry={"attempts": 2})
+    _, (row,) = await send(shop.manifest(), settings)
+    assert (row["outcome"], row["reason"]) == ("failed", "connect_timeout")
+    assert int(row["duration_ms"]) < 2500
+
+
+class JumpingClock(datetime):
+    """A wall clock that is set a day forward and back again, time after time."""
+
+    looks = 0
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "JumpingClock":
+        cls.looks += 1
+        true = datetime.now(UTC) + timedelta(days=1 if cls.looks % 2 else -1)
+        return cls.fromtimestamp(true.timestamp(), tz)
+
+
+async def test_a_clock_that_is_set_changes_no_wait_and_no_outcome(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = shop.orders(40)
+    monkeypatch.setattr("batchupload.attempt.datetime", JumpingClock)
+    retry = {"attempts": 30, "retry_after_cap": 0.2}
+    async with asyncio.timeout(40):
+        _, report, _ = await send_to_sandbox(shop.manifest(), ["retry_after_date=30%"], retry=retry)
+    assert outcomes(report) == dict.fromkeys(orders, UPLOADED)
+    assert JumpingClock.looks > len(orders)
+
+
+@pytest.mark.parametrize("fault", ["gzip_bomb", "endless_reply"])
+async def test_replies_without_end_take_no_memory(shop: Shop, fault: str) -> None:
+    shop.orders(12)
+    shop.manifest()
+
+    def peak(url: str) -> int:
+        changes = {"RETRY_BASE": "0.01", "RETRY_ATTEMPTS": "2", "PACE_PROBE_AFTER_FAILURES": "1000"}
+        env = environment({f"BATCHUPLOAD_{name}": value for name, value in changes.items()})
+        words = command("run", "orders.csv", "--endpoint", url, "--concurrency", "8", "--force", "-q", "--canary", "0")
+        process = subprocess.Popen(words, cwd=shop.folder, env=env)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return used.ru_maxrss  # in KiB
+
+    peaks = []
+    for faults in ((), (parse_fault(f"{fault}=100%"),)):
+        async with Sandbox(SandboxOptions(faults)) as server:
+            peaks.append(await asyncio.to_thread(peak, server.url))
+    assert {row["outcome"] for row in read_report(max(shop.folder.glob("*.report-*")))} == {"unknown"}
+    assert peaks[1] < peaks[0] + 30 * 1024
+
+
+async def test_photos_replaced_cut_and_removed_in_mid_run(shop: Shop) -> None:
+    orders = shop.orders(60)
+    manifest = shop.manifest()
+    replaced, cut, gone = (shop.folder / shop.rows[-number][1] for number in (1, 2, 3))
+    async with Sandbox(SandboxOptions(latency=0.02)) as server:
+        running = asyncio.ensure_future(send(manifest, settings_for(server.url, pace={"concurrency": 1})))
+        async with asyncio.timeout(20):
+            while len(server.accepted) < 5:
+                await asyncio.sleep(0.005)
+        fresh = picture("another")
+        (shop.folder / "new.jpg").write_bytes(fresh)
+        (shop.folder / "new.jpg").rename(replaced)
+        cut.write_bytes(cut.read_bytes()[:-40])
+        gone.unlink()
+        _, report = await running
+    found = outcomes(report)
+    assert found.pop(orders[-2]) == ("invalid", "photo_truncated")
+    assert found.pop(orders[-3]) == ("invalid", "photo_missing")
+    assert found == dict.fromkeys(found, UPLOADED)
+    assert server.accepted[orders[-1]][-1]["face"]["sha256"] == hashlib.sha256(fresh).hexdigest()
