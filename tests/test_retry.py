@@ -257,4 +257,4 @@ async def test_an_outage_in_mid_run_is_waited_out(shop: Shop) -> None:
     assert summary.exit_code == 0
     assert outcomes(report) == dict.fromkeys(orders, ("uploaded", "accepted"))
     assert before | set(server.accepted) == set(orders)
-    assert summary.tally.attempts <= 1.5 * len(orders)
+    assert summary.tally.attempts < 1.5 * len(orders)

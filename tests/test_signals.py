@@ -79,20 +79,26 @@ async def test_the_drain_time_has_an_end(shop: Shop) -> None:
     assert endings.count(("deferred", "stopped")) == 16
 
 
+async def stopped_twice(process: asyncio.subprocess.Process, number: signal.Signals) -> bytes:
+    """Its output, once it has been asked twice; the second time it has two seconds."""
+    process.send_signal(number)
+    assert process.stderr
+    async with asyncio.timeout(20):
+        while b"Stopping" not in await process.stderr.readline():
+            pass
+    before = time.monotonic()
+    process.send_signal(number)
+    out, _ = await process.communicate()
+    assert time.monotonic() - before < 2
+    return out
+
+
 async def test_a_second_signal_stops_at_once_and_says_what_is_not_known(shop: Shop) -> None:
     orders = shop.orders(20)
     manifest = shop.manifest()
     faults = (parse_fault("no_answer=100%"),)
     async with Sandbox(SandboxOptions(faults)) as server, running(manifest, server, 4, "--concurrency", "4") as process:
-        process.send_signal(signal.SIGINT)
-        assert process.stderr
-        async with asyncio.timeout(20):
-            while b"Stopping" not in await process.stderr.readline():
-                pass
-        before = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        await process.communicate()
-        assert time.monotonic() - before < 2
+        await stopped_twice(process, signal.SIGINT)
         assert process.returncode == 130
     report = report_of(manifest)
     assert sorted(row["order_id"] for row in report) == orders
@@ -107,15 +113,7 @@ async def test_a_second_signal_does_not_wait_for_the_rest_of_a_long_report(shop:
     manifest = shop.manifest()
     faults = (parse_fault("no_answer=100%"),)
     async with Sandbox(SandboxOptions(faults)) as server, running(manifest, server, 4, "--concurrency", "4") as process:
-        process.send_signal(signal.SIGTERM)
-        assert process.stderr
-        async with asyncio.timeout(20):
-            while b"Stopping" not in await process.stderr.readline():
-                pass
-        before = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        out, _ = await process.communicate()
-        assert time.monotonic() - before < 2
+        out = await stopped_twice(process, signal.SIGTERM)
         assert process.returncode == 143
     report = report_of(manifest)
     assert len({row["line"] for row in report}) == len(report)
