@@ -105,7 +105,9 @@ def hold(path: Path) -> Generator[tuple[Path, sqlite3.Connection], None, None]:
             "Let its folder and this file be written, or set ledger.path."
         ) from None
     try:
-        _sign(path)
+        if isinstance(lock, filelock.UnixFileLock):
+            _sign(path)
+        # Without flock the lock became one by existence: its file says whose it is, so that a dead run's can be told.
         yield path, _open(path)
     finally:
         lock.release()
@@ -114,6 +116,12 @@ def hold(path: Path) -> Generator[tuple[Path, sqlite3.Connection], None, None]:
 def resolved(path: Path) -> Path:
     """Where the ledger really is: by whatever link a run comes to it, it must meet the same lock."""
     return Path(os.path.realpath(path))
+
+
+def watched(path: Path, database: sqlite3.Connection) -> tuple[Path, ...]:
+    """The files that a run needs to keep: without the one its commits are lost, without the lock it is not alone."""
+    log = (_log_path(path),) if _pragma(database, "journal_mode") == "wal" else ()
+    return (path, *log, _lock_path(path))
 
 
 def is_held(path: Path) -> bool | None:
@@ -203,6 +211,10 @@ def _lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
+def _log_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
 def _sign(path: Path) -> None:
     """Say in the lock file who holds it. No more than a courtesy: whether it is held, the lock itself tells."""
     with suppress(OSError):
@@ -230,7 +242,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _create(path: Path) -> None:
     """Make an empty ledger beside its place and move it there whole, so that a crash leaves none or a good one."""
-    log = path.with_name(f"{path.name}-wal")
+    log = _log_path(path)
     if log.exists() and log.stat().st_size:
         raise distrusted(path, "it is gone, but its -wal file is there")
     made = path.with_name(f"{path.name}.new")
