@@ -42,7 +42,7 @@ def report_path(manifests: Sequence[Path], folder: Path | None, asked: Path | No
     name = f"{manifests[0].stem}.report-{now:%Y%m%d-%H%M%S}.csv"
     if asked is None:
         place = folder or manifests[0].parent
-    elif _is_folder(asked):
+    elif is_folder(asked):
         place = asked
     else:
         return asked
@@ -51,10 +51,11 @@ def report_path(manifests: Sequence[Path], folder: Path | None, asked: Path | No
     return next(path for path in paths if not os.path.lexists(path))
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Whether it is one that can be used; what is wrong with it otherwise is said where it is."""
     try:
         return path.is_dir()
-    except OSError:  # as where this user may not enter: what is wrong is said where the report is begun
+    except OSError:  # as where this user may not enter
         return False
 
 

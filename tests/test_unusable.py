@@ -143,6 +143,19 @@ async def test_what_this_user_may_not_do_is_said_before_anything_is_sent(
         assert server.stats()["requests"] == 1
 
 
+def test_a_photo_folder_that_this_user_may_not_enter_is_said(shop: Shop) -> None:
+    shop.orders(1)
+    shop.manifest()
+    (shop.folder / "closed").mkdir(0)
+    done = subprocess.run(
+        command("check", "orders.csv", "--photos-root", "closed/photos"),
+        cwd=shop.folder, env=environment(), capture_output=True, text=True, timeout=60, preexec_fn=as_plain_user,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "closed/photos is no folder" in done.stderr
+
+
 async def test_a_copy_of_the_ledger_made_by_vacuum_into_is_one(shop: Shop) -> None:
     orders = shop.orders(3)
     shop.manifest()
