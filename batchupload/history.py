@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from batchupload.ledger_file import LedgerError, connect, distrusted, failed, is_held, resolved
+from batchupload.ledger_file import LedgerError, connect, distrusted, failed, is_held, resolved, unreachable
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
 from batchupload.summary import NEXT_STEP, duration, size
@@ -123,8 +123,12 @@ class PastOutcome:
 def read_ledger(path: Path) -> Iterator["History"]:
     """Raises `LedgerError` where there is no ledger, or none to be trusted; also for what is found out in the block."""
     path = resolved(path)
-    if not path.exists():
-        raise LedgerError(f"{path}: there is no ledger yet; the first `batchupload run` makes it.")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise LedgerError(f"{path}: there is no ledger yet; the first `batchupload run` makes it.") from None
+    except OSError as error:
+        raise unreachable(path, error) from None
     with closing(connect(path, readonly=True)) as database:
         try:
             yield History(database, path)
@@ -160,7 +164,7 @@ class History:
         for outcome, reason, count in self._database.execute(
             "SELECT outcome, reason, count(*) FROM outcomes WHERE run = ? GROUP BY 1, 2 ORDER BY 3 DESC", (number,)
         ):
-            counts.setdefault(outcome, {})[reason] = count
+            counts.setdefault(Outcome(outcome), {})[reason] = count
         state = "ended" if ended_at else "under way" if newest and self._goes_on(pid) else "died"
         exit_code = json.loads(summary)["exit_code"] if summary else None
         inner = {outcome.value: counts[outcome] for outcome in Outcome if outcome in counts}

@@ -25,7 +25,16 @@ from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.report import Report, ReportError, common_root, may_begin, move_aside, move_back, report_path
+from batchupload.report import (
+    Report,
+    ReportError,
+    common_root,
+    is_folder,
+    may_begin,
+    move_aside,
+    move_back,
+    report_path,
+)
 from batchupload.settings import Settings
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally, size
@@ -73,7 +82,7 @@ class Plan:
 def plan(wish: Wish, settings: Settings) -> Plan:
     """Read the manifests once, so that nothing is sent before all of them are known. Raises `ManifestError`."""
     began = datetime.now().astimezone()
-    if settings.photos.root and not settings.photos.root.is_dir():
+    if settings.photos.root and not is_folder(settings.photos.root):
         raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
     files: dict[Path, Path] = {}
     for path in wish.manifests:

@@ -5,17 +5,18 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 from batchupload import __version__
-from batchupload.ledger_file import LedgerError, distrusted, failed, hold
+from batchupload.ledger_file import LedgerError, distrusted, failed, hold, watched
 from batchupload.model import Attempt, Ending, Loaded, Standing, Verdict
 
 COMMIT_SECONDS = 60.0
@@ -30,6 +31,9 @@ may take 5 ms (`sys.getswitchinterval`); so one for each row would be slow."""
 
 Write = tuple[str, tuple[object, ...]]
 """A statement and its parameters; one that ends with VALUES takes many rows at once, and these are those of one."""
+
+T = TypeVar("T")
+A = TypeVarTuple("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,9 @@ class Ledger:
         self._asked = self._committed = 0
         self._commit = asyncio.Lock()
         self._failure = ""
+        self._watched = watched(path, database)
         self._files: dict[Path, tuple[int, int]] = {}
-        """The database and its log → device and inode, once they are there."""
+        """Those of them that were seen → device and inode."""
         self.run: int = database.execute("SELECT coalesce(max(id), 0) + 1 FROM runs").fetchone()[0]
         self._endpoint = ""
         self._manifests: dict[Path, int] = {}
@@ -106,7 +111,7 @@ class Ledger:
     async def standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
         """What earlier runs left of these orders; those never tried are not in it. Raises `LedgerError`."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._standings, order_ids)
+            return await self._do(self._standings, order_ids)
         except sqlite3.Error as error:
             raise LedgerError(f"{self.path}: the ledger can't be read any more ({error}). Check the disk.") from None
         except (ValueError, TypeError) as error:
@@ -161,17 +166,22 @@ class Ledger:
         self._asked += 1
         ticket = self._asked
         async with self._commit:
-            if self._committed < ticket:
+            if self._committed < ticket and not self._failure:
                 batch, self._pending = self._pending, []
                 upto = self._asked
-                try:
-                    async with asyncio.timeout(COMMIT_SECONDS):
-                        await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)
-                except TimeoutError:
-                    self._failure = f"{self.path}: the disk of the ledger does not answer."
+                await self._do(self._write, batch)
                 self._committed = upto
         if self._failure:
             raise LedgerError(self._failure)
+
+    async def _do(self, call: Callable[[*A], T], *arguments: *A) -> T:
+        """Have the ledger's thread do it. Raises `LedgerError` where the disk does not answer."""
+        try:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+        except TimeoutError:
+            self._failure = f"{self.path}: the disk of the ledger does not answer. Check it, run again."
+            raise LedgerError(self._failure) from None
 
     def _write(self, batch: list[Write]) -> None:
         """One transaction. After a failure nothing is tried again: what a failed fsync left behind is not known."""
@@ -197,21 +207,22 @@ class Ledger:
                 self._database.execute("ROLLBACK")
         except OSError as error:
             self._failure = (
-                f"{error.filename}: the ledger is out of reach ({error.strerror}). Bring it back, run again."
+                f"{error.filename}: this file of the ledger is out of reach ({error.strerror}). "
+                "Bring it back, unless it is the lock, and run again."
             )
 
     def _look_for_files(self) -> None:
         """See that what was committed is where the next run will look for it, and not in a file without a name."""
-        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+        for path in self._watched:
             status = path.stat()
             if self._files.setdefault(path, (status.st_dev, status.st_ino)) != (status.st_dev, status.st_ino):
                 self._failure = f"{path}: the ledger was replaced in mid-run. Restore it if you can, run again."
 
     def close(self) -> None:
         """Let go of the file, once what is being written is written; a disk that does not answer is not waited for."""
-        self._thread.shutdown(wait=not self._failure)
         if not self._failure:
-            self._database.close()
+            wait([self._thread.submit(self._database.close)], COMMIT_SECONDS)
+        self._thread.shutdown(wait=False)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The ledger's file: found, held for one run, made, checked and brought to the newest schema. Below `ledger.py`."""
 
+import errno
 import fcntl
 import json
 import os
@@ -91,7 +92,10 @@ def hold(path: Path) -> Generator[tuple[Path, sqlite3.Connection], None, None]:
     Raises `LedgerHeldError` where another run or program holds it, and `LedgerError` where it can't be used or trusted.
     """
     path = resolved(path)
-    _look_at_place(path)
+    try:
+        _look_at_place(path)
+    except OSError as error:  # such as a folder that this user may not enter
+        raise unreachable(path, error) from None
     lock = filelock.FileLock(_lock_path(path), timeout=HELD_SECONDS, poll_interval=0.02, mode=0o600)
     try:
         lock.acquire()
@@ -105,7 +109,9 @@ def hold(path: Path) -> Generator[tuple[Path, sqlite3.Connection], None, None]:
             "Let its folder and this file be written, or set ledger.path."
         ) from None
     try:
-        _sign(path)
+        if isinstance(lock, filelock.UnixFileLock):
+            _sign(path)
+        # Without flock the lock became one by existence: its file says whose it is, so that a dead run's can be told.
         yield path, _open(path)
     finally:
         lock.release()
@@ -114,6 +120,12 @@ def hold(path: Path) -> Generator[tuple[Path, sqlite3.Connection], None, None]:
 def resolved(path: Path) -> Path:
     """Where the ledger really is: by whatever link a run comes to it, it must meet the same lock."""
     return Path(os.path.realpath(path))
+
+
+def watched(path: Path, database: sqlite3.Connection) -> tuple[Path, ...]:
+    """The files that a run needs to keep: without the one its commits are lost, without the lock it is not alone."""
+    log = (_log_path(path),) if _pragma(database, "journal_mode") == "wal" else ()
+    return (path, *log, _lock_path(path))
 
 
 def is_held(path: Path) -> bool | None:
@@ -140,12 +152,14 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     try:
         if not path.stat().st_size:
             raise distrusted(path, "it is empty")
+        if not readonly and not os.access(path, os.W_OK):  # SQLite would open it all the same, and say so much later
+            raise PermissionError(errno.EACCES, "this user may not write it")
         database = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}",
             uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
         )  # fmt: skip
     except OSError as error:
-        raise LedgerError(f"{path}: the ledger can't be read ({error.strerror}). Set ledger.path.") from None
+        raise unreachable(path, error) from None
     except sqlite3.Error as error:
         raise failed(path, error) from None
     try:
@@ -157,6 +171,8 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         if not readonly:
             _make_current(database, version)
             _check(path, database)
+            # A copy made by VACUUM INTO has lost this mode, in which `history` may read while a run writes.
+            database.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
         database.close()
         raise failed(path, error) from None
@@ -177,6 +193,13 @@ def failed(path: Path, error: sqlite3.Error) -> LedgerError | LedgerHeldError:
             "or set ledger.path."
         )
     return distrusted(path, str(error))
+
+
+def unreachable(path: Path, error: OSError) -> LedgerError:
+    """The refusal of a ledger that may well be good, but that the system does not let us at."""
+    return LedgerError(
+        f"{path}: the ledger can't be used ({error.strerror}). Let it be read and written, or set ledger.path."
+    )
 
 
 def distrusted(path: Path, what: str) -> LedgerError:
@@ -201,6 +224,10 @@ def _look_at_place(path: Path) -> None:
 
 def _lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
+
+
+def _log_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 def _sign(path: Path) -> None:
@@ -230,7 +257,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _create(path: Path) -> None:
     """Make an empty ledger beside its place and move it there whole, so that a crash leaves none or a good one."""
-    log = path.with_name(f"{path.name}-wal")
+    log = _log_path(path)
     if log.exists() and log.stat().st_size:
         raise distrusted(path, "it is gone, but its -wal file is there")
     made = path.with_name(f"{path.name}.new")

@@ -42,13 +42,21 @@ def report_path(manifests: Sequence[Path], folder: Path | None, asked: Path | No
     name = f"{manifests[0].stem}.report-{now:%Y%m%d-%H%M%S}.csv"
     if asked is None:
         place = folder or manifests[0].parent
-    elif asked.is_dir():
+    elif is_folder(asked):
         place = asked
     else:
         return asked
     # Two runs within one second, or a clock set back.
     paths = (place / (name if n == 1 else f"{name[:-4]}-{n}.csv") for n in range(1, 1000))
-    return next(path for path in paths if not path.exists())
+    return next(path for path in paths if not os.path.lexists(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is one that can be used; what is wrong with it otherwise is said where it is."""
+    try:
+        return path.is_dir()
+    except OSError:  # as where this user may not enter
+        return False
 
 
 def common_root(manifests: Iterable[Path], root: Path | None) -> Path:
@@ -58,7 +66,7 @@ def common_root(manifests: Iterable[Path], root: Path | None) -> Path:
 
 def may_begin(path: Path, *, again: bool) -> None:
     """Raise `ReportError` where no report can be begun at `path`; `again` where an incomplete one may be there."""
-    if path.exists() and not (again and _is_report(path)):
+    if os.path.lexists(path) and not (again and _is_report(path)):
         raise _existing(path)
 
 
@@ -67,7 +75,7 @@ def move_aside(path: Path) -> Path | None:
 
     It may be the only record of what its run sent, where that had lost its ledger. Raises `ReportError`.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     for number in range(1, 10_000):
         aside = path.with_name(f"{path.stem}.incomplete-{number}{path.suffix}")
@@ -88,7 +96,7 @@ def move_aside(path: Path) -> Path | None:
 
 def move_back(aside: Path, path: Path) -> None:
     """Undo `move_aside`, where no other came in between."""
-    if not path.exists():
+    if not os.path.lexists(path):
         with suppress(OSError):
             aside.rename(path)
 
