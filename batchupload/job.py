@@ -86,6 +86,8 @@ def plan(wish: Wish, settings: Settings) -> Plan:
         raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
     files: dict[Path, Path] = {}
     for path in wish.manifests:
+        if not (name := str(path)).isprintable():  # bytes that are no UTF-8 could not be written down
+            raise ManifestError(f"{name!a}: this file name can't be written in a report. Rename the file.")
         if files.setdefault(path.resolve(), path) is not path:
             log.warning("%s is the same file as %s: its rows are taken once.", path, files[path.resolve()])
     layouts = tuple(open_manifest(path, settings.manifest) for path in files.values())

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import hashlib
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -208,3 +209,13 @@ def test_a_photo_folder_that_is_not_there_is_no_fault_of_the_rows(shop: Shop) ->
     assert done.returncode == 2
     assert "photos.root: gone is no folder" in done.stderr
     assert not list(shop.folder.glob("*report*"))
+
+
+def test_a_manifest_whose_name_is_no_text_is_refused_before_anything(shop: Shop) -> None:
+    shop.orders(2)
+    name = os.fsdecode("订单.csv".encode("gbk"))
+    shop.manifest().rename(shop.folder / name)
+    done = batchupload("run", name, "--endpoint", "http://127.0.0.1:9/", cwd=shop.folder)
+    assert done.returncode == 2, done.stderr
+    assert "Rename the file" in done.stderr
+    assert "Traceback" not in done.stderr
