@@ -317,7 +317,7 @@ def _refuse_special(status: os.stat_result) -> None:
 def _unreadable(error: OSError) -> Exception:
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return FilesExhaustedError()
-    if error.errno == errno.ELOOP:
+    if error.errno in {errno.ELOOP, errno.EINVAL}:  # EINVAL: what was a link a moment ago is none when it is read
         return PhotoError(Reason.PHOTO_OUTSIDE_ROOT, "a link that leads round or was swapped in")
     return PhotoError(Reason.PHOTO_UNREADABLE, (error.strerror or "").lower())
 

@@ -1,5 +1,6 @@
 """Photos from disk: what is good is taken byte by byte, and what is not is refused at once, with its reason."""
 
+import errno
 import io
 import os
 import socket
@@ -317,3 +318,19 @@ def test_a_folder_swapped_for_a_link_meanwhile_lets_nothing_in(tmp_path: Path) -
     assert not any(photo.content.endswith(b" out") for one in sets for photo in one.photos)
     reasons = {one.reason for one in found if isinstance(one, Problem)}
     assert reasons <= {Reason.PHOTO_MISSING, Reason.PHOTO_OUTSIDE_ROOT}
+
+
+def test_a_link_that_is_none_any_more_when_it_is_read_is_refused_as_swapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "folder/face.jpg").write_bytes(picture("face"))
+
+    def too_late(path: str, **_: Any) -> str:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "readlink", too_late)
+    found = load(tmp_path, PhotoSettings(), face="link/face.jpg")
+    assert isinstance(found, Problem)
+    assert found.reason is Reason.PHOTO_OUTSIDE_ROOT
