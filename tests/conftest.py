@@ -6,7 +6,8 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,26 @@ def batchupload(
     return subprocess.run(
         command(*arguments), cwd=cwd, env=environment(env), input=stdin, capture_output=True, text=True, timeout=60
     )
+
+
+@asynccontextmanager
+async def under_way(
+    words: Sequence[str], folder: Path, env: Mapping[str, str], reached: Callable[[], bool]
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The program in mid-run, from the moment at which it has `reached` something; killed where it is left running."""
+    process = await asyncio.create_subprocess_exec(
+        *words, cwd=folder, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(60):
+            while not reached():
+                assert process.returncode is None
+                await asyncio.sleep(0.01)
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -11,12 +11,12 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 
 import pytest
-from conftest import Shop, batchupload, command, environment, outcomes, read_report, settings_for
+from conftest import Shop, batchupload, command, environment, outcomes, read_report, settings_for, under_way
 
 from batchupload.job import Wish, execute, plan
 from batchupload.model import Outcome
@@ -29,27 +29,13 @@ from batchupload.summary import Summary
 UPLOADED = ("uploaded", "accepted")
 
 
-@asynccontextmanager
-async def running(
+def running(
     shop: Shop, server: Sandbox, *options: str, accepted: int = 5
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """The program in mid-run, with at least so many orders accepted."""
     words = ["run", "orders.csv", "--endpoint", server.url, "--report", "out/report.csv", "--concurrency", "2"]
     (shop.folder / "out").mkdir(exist_ok=True)
-    process = await asyncio.create_subprocess_exec(
-        *command(*words, *options),
-        cwd=shop.folder, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(60):
-            while len(server.accepted) < accepted:
-                assert process.returncode is None
-                await asyncio.sleep(0.01)
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    return under_way(command(*words, *options), shop.folder, environment(), lambda: len(server.accepted) >= accepted)
 
 
 def replace(path: Path) -> None:

@@ -3,38 +3,26 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from conftest import Report, Shop, command, environment, outcomes, read_report
+from conftest import Report, Shop, command, environment, outcomes, read_report, under_way
 
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
 
 
-@asynccontextmanager
-async def running(
+def running(
     manifest: Path, server: Sandbox, requests: int, *options: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """The program under way, with at least so many `requests` at the sandbox."""
-    process = await asyncio.create_subprocess_exec(
-        *command("run", manifest, "--endpoint", server.url, "--report", manifest.parent / "report.csv", *options),
-        cwd=manifest.parent,
-        env=environment({"BATCHUPLOAD_TIMEOUTS_DRAIN": "2"}),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    report = manifest.parent / "report.csv"
+    return under_way(
+        command("run", manifest, "--endpoint", server.url, "--report", report, *options),
+        manifest.parent,
+        environment({"BATCHUPLOAD_TIMEOUTS_DRAIN": "2"}),
+        lambda: int(str(server.stats(orders=False)["requests"])) >= requests,
     )
-    try:
-        async with asyncio.timeout(60):
-            while int(str(server.stats(orders=False)["requests"])) < requests:
-                assert process.returncode is None
-                await asyncio.sleep(0.01)
-            yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 def report_of(manifest: Path) -> Report:
