@@ -62,7 +62,8 @@ class Transfer:
 
 
 class Endpoint:
-    """The upload call. An async context manager that holds the one HTTP session of a run."""
+    """The upload call. An async context manager that holds the HTTP sessions of a run: one whose
+    connections are used again, and one whose connections are not."""
 
     def __init__(
         self, settings: EndpointSettings, timeouts: TimeoutSettings, bandwidth: Throttle | None = None

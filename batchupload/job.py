@@ -134,9 +134,10 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings, plan.rows), wish.limit))
         await recorder.finish()
+        seconds = loop.time() - started
         summary = Summary(
             tally,
-            loop.time() - started,
+            seconds,
             path,
             not wish.send,
             plan.survey.rows - total,
@@ -149,8 +150,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             records.died,
             what_bounded(
                 pace.waits,
-                loop.time() - started,
-                busy=(time.thread_time() - worked) / max(loop.time() - started, 1e-9),
+                seconds,
+                busy=(time.thread_time() - worked) / max(seconds, 1e-9),
                 held=bandwidth.seconds_held if bandwidth else 0.0,
                 capped=pace.capped,
             )

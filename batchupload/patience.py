@@ -52,8 +52,10 @@ class Patience:
 
     def _look(self) -> None:
         now = self._loop.time()
-        if self._held or now < self._due:
-            due = max(self._due, now + LATE_SECONDS)
+        if now < self._due:
+            due = self._due
+        elif self._held:
+            due = now + LATE_SECONDS
         elif now - self._timer.when() > LATE_SECONDS:
             # What came meanwhile waits in the socket: let it be read first.
             due = now + LATE_SECONDS

@@ -91,7 +91,7 @@ class Pipeline:
             endings: list[Ending] = []
             for row in batch:
                 place = self._survey.place(row)
-                ending = unsent(row, self._survey.relation(row), place is not None and bool(seen[place]))
+                ending = unsent(row, self._survey.relation(place), place is not None and bool(seen[place]))
                 if ending is None and place is not None:
                     seen[place] = 1
                 order = Order(row, standings.get(row.order_id, Standing()))

@@ -39,9 +39,8 @@ class Survey:
         """The place of the row's order among those that stand more than once, if it does."""
         return _place(self.repeated, order_key(row))
 
-    def relation(self, row: Row) -> Relation:
-        """How the row stands to the other rows."""
-        place = self.place(row)
+    def relation(self, place: int | None) -> Relation:
+        """How a row whose order has this place stands to the other rows."""
         return Relation.SINGLE if place is None else Relation.CONFLICT if self.conflicting[place] else Relation.SAME
 
 
@@ -58,7 +57,8 @@ def survey(rows: Iterable[Row], root: Path | None) -> Survey:
             orders.append(order_key(row))
             photos.append(hash((root or row.manifest.parent, *row.photos.values())))
     repeated = array("q", (key for key, several in groupby(sorted(orders)) if next(several) == next(several, None)))
-    photos_of, seen, conflicting = array("q", bytes(8 * len(repeated))), *(bytearray(len(repeated)) for _ in range(2))
+    photos_of = array("q", bytes(8 * len(repeated)))
+    seen, conflicting = bytearray(len(repeated)), bytearray(len(repeated))
     for order, photo_set in zip(orders, photos, strict=True) if repeated else ():
         place = _place(repeated, order)
         if place is None:

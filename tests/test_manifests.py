@@ -305,7 +305,13 @@ def test_a_survey_tells_repeated_rows_from_conflicting_ones(tmp_path: Path) -> N
         )
 
     found = survey(rows(), None)
-    assert [found.relation(row).name for row in rows()] == ["SAME", "CONFLICT", "SAME", "CONFLICT", "SINGLE"]
+    assert [found.relation(found.place(row)).name for row in rows()] == [
+        "SAME",
+        "CONFLICT",
+        "SAME",
+        "CONFLICT",
+        "SINGLE",
+    ]
 
 
 def test_lines_are_streamed(tmp_path: Path) -> None:
