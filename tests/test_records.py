@@ -213,8 +213,9 @@ main()
 async def test_without_flock_one_run_holds_the_ledger_too_and_a_dead_one_does_not(shop: Shop) -> None:
     shop.orders(200)
     shop.manifest()
-    async with Sandbox(SandboxOptions(latency=0.1)) as server:
+    async with Sandbox(SandboxOptions(latency=0.5)) as server:
         words = [sys.executable, "-W", "ignore", "-c", WITHOUT_FLOCK, "run", "orders.csv", "--endpoint", server.url]
+        words += ["--concurrency", "1"]  # more than a minute of work: the first goes on for as long as it takes
         first = await asyncio.create_subprocess_exec(*words, cwd=shop.folder, env=environment())
         async with asyncio.timeout(60):
             while not server.accepted:
@@ -235,7 +236,7 @@ async def test_two_runs_on_one_ledger_meet_by_whatever_link(shop: Shop) -> None:
     shop.orders(200)
     shop.manifest()
     (shop.folder / "link.db").symlink_to("batchupload.db")
-    async with Sandbox(SandboxOptions(latency=0.1)) as server:
+    async with Sandbox(SandboxOptions(latency=0.5)) as server:
         words = ("run", "orders.csv", "--endpoint", server.url)
         async with running(shop, server) as process:
             env = {"BATCHUPLOAD_LEDGER_PATH": "link.db"}
