@@ -1,5 +1,6 @@
 """Words on the command line → the stages; no logic of its own. Heavy modules load inside the command."""
 
+import atexit
 import io
 import logging
 import os
@@ -14,6 +15,7 @@ import click
 
 from batchupload import __version__
 from batchupload.model import BatchuploadError, Outcome
+from batchupload.stderr import settle, unhurried
 
 if TYPE_CHECKING:
     from batchupload.config import Option
@@ -284,14 +286,15 @@ def _open_standard_streams() -> None:
         pass
     os.close(descriptor)
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name the screen can't show is no reason to end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name the screen can't show is no reason to end
+    sys.stderr = unhurried()
+    atexit.register(settle)  # the traceback of a fault of our own is written after `main`
 
 
 def _print(text: str) -> None:
     """Print what was asked for. Raises `BrokenPipeError`, which needs no words, and `OutputError`."""
+    settle()
     try:
         click.echo(text)
     except BrokenPipeError:
@@ -323,6 +326,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     planned = plan(wish, settings)
     # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
     summary = asyncio.Runner().run(execute(wish, settings, planned))
+    settle()
     try:
         if options["as_json"]:
             click.echo(summary.as_json())
@@ -377,4 +381,5 @@ def _leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
+    settle()
     os._exit(code)

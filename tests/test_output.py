@@ -1,6 +1,7 @@
 """Trouble with the screen, the log or the pipe behind it never ends a run, nor hides what it came to."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from conftest import Shop, batchupload, command, environment, outcomes, read_rep
 
 from batchupload.progress import LineDisplay, watch
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+from batchupload.stderr import Unhurried
 from batchupload.summary import Tally
 
 UPLOADED = ("uploaded", "accepted")
@@ -132,6 +134,67 @@ async def test_a_terminal_that_is_gone_ends_no_run_by_itself(shop: Shop) -> None
         os.close(master)
         assert await asyncio.wait_for(process.wait(), 60) == 0
     assert outcomes(read_report(shop.folder / "report.csv")) == dict.fromkeys(orders, UPLOADED)
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+async def test_a_reader_that_stalls_holds_up_neither_the_run_nor_its_answer_to_a_signal(
+    shop: Shop, number: signal.Signals | None
+) -> None:
+    orders = shop.orders(60)
+    manifest = shop.manifest()
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, b"\n" * 4096)  # as a pager that is paused has it
+    async with Sandbox(SandboxOptions(latency=0.2 if number else 0.0)) as server:
+        words = command("run", manifest, "--endpoint", server.url, "--report", "report.csv", "--concurrency", "2", "-v")
+        process = await asyncio.create_subprocess_exec(
+            *words, cwd=shop.folder, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=writing
+        )
+        os.close(writing)
+        try:
+            await requests(server, 4)
+            if number:
+                process.send_signal(number)
+            out, _ = await asyncio.wait_for(process.communicate(), 60)
+        finally:
+            os.close(reading)
+    assert process.returncode == (143 if number else 0)
+    assert b"Report: report.csv" in out
+    assert sorted(outcomes(read_report(shop.folder / "report.csv"))) == orders
+
+
+async def test_all_is_said_to_a_slow_reader_and_in_its_order(shop: Shop) -> None:
+    orders = shop.orders(200)
+    manifest = shop.manifest()
+    async with Sandbox() as server:
+        words = command("run", manifest, "--endpoint", server.url, "--report", "report.csv", "-v")
+        done = await in_shell(shop, words, "2>&1 | (sleep 0.5; while read -r line; do echo $line; done)")
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert sorted(line.split(", ")[1][:8] for line in lines if ": uploaded" in line) == orders
+    assert next(at for at, line in enumerate(lines) if line.startswith("Finished")) > len(orders)
+    assert lines[-1] == "Report: report.csv"
+
+
+def test_what_a_stalled_reader_missed_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchupload.stderr.MOST_WAITING", 100)
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, b"\n" * 4096)
+    stream = Unhurried(writing)
+    for number in range(30):
+        stream.write(b"line %d\n" % number)
+    os.read(reading, 4096)
+    stream.settle()
+    stream.write(b"the last\n")
+    stream.settle()
+    assert os.read(reading, 4096).decode().split("\n")[-4:] == [
+        "line 12",
+        "… 17 lines are missing here: nobody read them in time",
+        "the last",
+        "",
+    ]
+    for descriptor in (reading, writing):
+        os.close(descriptor)
 
 
 async def requests(server: Sandbox, count: int) -> None:
