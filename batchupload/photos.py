@@ -7,6 +7,7 @@ import re
 import stat
 import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,8 +21,12 @@ from batchupload.settings import PhotoSettings
 
 JPEG, PNG = "image/jpeg", "image/png"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
 # A marker inside JPEG's coded data: FF with neither a stuffed zero, a restart marker nor another FF behind it.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Some cameras put restart markers into the coded data: RST0 to RST7, and round again.
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
+_RESTARTS = bytes(range(0xD0, 0xD8))
 _OTHER_TYPES = (
     (0, b"GIF8", "GIF"),
     (0, b"%PDF", "PDF"),
@@ -169,22 +174,32 @@ def _check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) 
 
 
 def _png_end(content: bytes) -> int:
-    at = len(_PNG_START)
+    """Where the picture ends, every checksum up to there being right; Pillow passes over those of the pixels."""
+    view, at = memoryview(content), len(_PNG_START)
     while at + 12 <= len(content):
-        length = int.from_bytes(content[at : at + 4])
-        kind = content[at + 4 : at + 8]
-        at += 12 + length
-        if kind == b"IEND" and at <= len(content):
+        body, at = at + 4, at + 12 + int.from_bytes(view[at : at + 4])
+        if at > len(content):
+            break
+        if zlib.crc32(view[body : at - 4]) != int.from_bytes(view[at - 4 : at]):
+            raise PhotoError(Reason.PHOTO_CORRUPT, "")
+        if content.startswith(b"IEND", body):
             return at
-    raise PhotoError(Reason.PHOTO_TRUNCATED, "")
+    # Where the end is there all the same, it is the length of a chunk that is wrong.
+    raise PhotoError(Reason.PHOTO_CORRUPT if _PNG_END in content else Reason.PHOTO_TRUNCATED, "")
 
 
 def _jpeg_end(content: bytes, start: int) -> int:
+    """Where the picture ends, all markers up to there being such as can be; decoders pass over those that can't."""
     at = start + 2
     while marker := _NEXT_MARKER.search(content, at):
+        restarts = b"".join(_RESTART.findall(content, at, marker.start()))
+        if restarts != (_RESTARTS * (len(restarts) // 8 + 1))[: len(restarts)]:
+            raise PhotoError(Reason.PHOTO_CORRUPT, "")
         kind, at = content[marker.start() + 1], marker.end()
         if kind == 0xD9:
             return at
+        if 0x01 < kind < 0xC0:  # reserved (ITU-T T.81, table B.1)
+            raise PhotoError(Reason.PHOTO_CORRUPT, "")
         if kind != 0x01 and at + 2 <= len(content):  # every other marker but TEM has a length
             at += int.from_bytes(content[at : at + 2])
     raise PhotoError(Reason.PHOTO_TRUNCATED, "")
