@@ -6,6 +6,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,24 @@ async def test_a_dead_address_does_not_keep_from_the_live_one(shop: Shop, monkey
                 filler.close()
     assert row["outcome"] == "uploaded"
     assert int(row["duration_ms"]) < 1000
+
+
+@pytest.mark.parametrize(
+    ("call", "file", "at"),
+    [
+        ("fdatasync", "batchupload.db-wal", 1),
+        ("fdatasync", "batchupload.db-wal", 8),
+        ("pwrite64", "batchupload.db-wal", 30),
+        ("write", "report.csv", 5),
+    ],
+)
+def test_a_disk_that_fails_ends_the_sending_and_the_call_is_not_made_again(
+    tmp_path: Path, call: str, file: str, at: int
+) -> None:
+    script = Path(__file__).with_name("failing.py")
+    done = subprocess.run(
+        [sys.executable, script, call, file, "--at", str(at)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith(f"0 more {call} after the one that failed")
