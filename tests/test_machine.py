@@ -1,12 +1,17 @@
-"""What this machine does to a run: out of files, asleep, a disk that fails, an address of two that is dead."""
+"""What this machine does to a run: files run out, it sleeps, a disk fails or fills, a clock jumps, a name is dead."""
 
 import asyncio
+import ctypes
 import resource
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ import pytest
 from conftest import Shop, batchupload, command, environment, outcomes, read_report, send, settings_for
 
 from batchupload import ledger
-from batchupload.sandbox import Sandbox, SandboxOptions
+from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
 
 UPLOADED = ("uploaded", "accepted")
 
@@ -164,3 +169,176 @@ def test_a_disk_that_fails_ends_the_sending_and_the_call_is_not_made_again(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"0 more {call} after the one that failed")
+
+
+Fill = Callable[[int], None]
+"""Leaves no room any more to the process of this number."""
+
+
+@contextmanager
+def disk_that_fills(folder: Path) -> Generator[Fill, None, None]:
+    """A small disk at `folder`; where it can't be mounted, files there can at least no longer grow."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", folder], capture_output=True).returncode
+
+    def fill(process: int) -> None:
+        if mounted != 0:
+            no_more_bytes(process)
+            return
+        with suppress(OSError), (folder / "others").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+
+    try:
+        yield fill
+    finally:
+        if mounted == 0:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+@contextmanager
+def files_that_stop_growing(folder: Path) -> Generator[Fill, None, None]:
+    folder.mkdir()
+    yield no_more_bytes
+
+
+def no_more_bytes(process: int) -> None:
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (1000, 1000))
+
+
+@pytest.mark.parametrize("disk", [disk_that_fills, files_that_stop_growing])
+async def test_where_ledger_and_report_find_no_room_all_that_was_sent_is_told(
+    shop: Shop, tmp_path: Path, disk: Any
+) -> None:
+    orders = shop.orders(300)
+    manifest = shop.manifest()
+    place = tmp_path / "disk"
+    words: list[str | Path] = ["run", manifest, "--report", place / "report.csv", "--concurrency", "4"]
+    with disk(place) as fill:
+        async with Sandbox(SandboxOptions(latency=0.05)) as server:
+            env = {"BATCHUPLOAD_ENDPOINT_URL": server.url, "BATCHUPLOAD_LEDGER_PATH": str(place / "ledger.db")}
+            process = await asyncio.create_subprocess_exec(
+                *command(*words), cwd=tmp_path, env=environment(env),
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            async with asyncio.timeout(60):
+                while len(server.accepted) < 20:
+                    await asyncio.sleep(0.01)
+                fill(process.pid)
+                _, errors = await process.communicate()
+            accepted = set(server.accepted)
+        said = errors.decode()
+        assert process.returncode == 5, said
+        assert "the ledger can't be written any more" in said
+        assert "The report can't be written any more" in said
+        told = {line.split(", ")[1].split(":")[0] for line in said.splitlines() if line.startswith("not in the report")}
+        report = read_report(place / "report.csv")
+        assert accepted <= {row["order_id"] for row in report} | told
+        assert {row["order_id"] for row in report if row["outcome"] == "uploaded"} <= accepted
+        assert len(accepted) < len(orders)
+
+
+def as_plain_user() -> None:
+    """For a child about to begin: what lets root pass over permissions is not inherited by it."""
+    drop, override, search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    for capability in (override, search):
+        ctypes.CDLL(None).prctl(drop, capability, 0, 0, 0)  # refused to plain users, who need it not
+
+
+async def test_a_report_folder_that_may_not_be_written_is_refused_before_the_first_send(
+    shop: Shop, tmp_path: Path
+) -> None:
+    shop.orders(3)
+    manifest = shop.manifest()
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    async with Sandbox() as server:
+        words: list[str | Path] = ["run", manifest, "--report", locked, "--endpoint", server.url]
+        done = await asyncio.to_thread(
+            subprocess.run, command(*words), cwd=tmp_path, env=environment(), capture_output=True, text=True,
+            timeout=60, preexec_fn=as_plain_user, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "the report can't be written (Permission denied)" in done.stderr
+    assert server.stats()["requests"] == 0
+    assert list(locked.iterdir()) == []
+
+
+JUMPING_CLOCK = """
+import datetime, os, time
+true_time, true_datetime = time.time, datetime.datetime
+def jump():
+    try:
+        return float(open(os.environ["CLOCK"]).read() or 0)
+    except OSError:
+        return 0.0
+class Jumping(true_datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(true_time() + jump(), tz)
+time.time = lambda: true_time() + jump()
+datetime.datetime = Jumping
+"""
+
+
+@pytest.mark.parametrize("jump", [86400, -86400])
+async def test_a_clock_that_jumps_by_a_day_changes_no_wait_and_no_ending(shop: Shop, tmp_path: Path, jump: int) -> None:
+    orders = shop.orders(60)
+    manifest = shop.manifest()
+    (tmp_path / "sitecustomize.py").write_text(JUMPING_CLOCK)
+    clock = tmp_path / "clock"
+    faults = ("http_503=20%", "retry_after_date@HT000050:1")
+    async with Sandbox(SandboxOptions(tuple(map(parse_fault, faults)), latency=0.05)) as server:
+        env = {
+            "BATCHUPLOAD_RETRY_BASE": "0.1",
+            "PYTHONPATH": str(tmp_path),
+            "CLOCK": str(clock),
+            "BATCHUPLOAD_RETRY_ATTEMPTS": "20",
+        }
+        words: list[str | Path] = [
+            "run",
+            manifest,
+            "--report",
+            "report.csv",
+            "--endpoint",
+            server.url,
+            "--deadline",
+            "45s",
+        ]
+        process = await asyncio.create_subprocess_exec(
+            *command(*words, "--concurrency", "4"), cwd=tmp_path, env=environment(env),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(40):
+            while len(server.accepted) < 10:
+                await asyncio.sleep(0.01)
+            clock.with_suffix(".new").write_text(str(jump))
+            clock.with_suffix(".new").rename(clock)
+            _, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    report = read_report(tmp_path / "report.csv")
+    assert outcomes(report) == dict.fromkeys(orders, UPLOADED)
+    days = {row["started_at"][:10] for row in report}
+    assert len(days) >= 2, "the clock did not jump"
+    assert all(0 <= int(row["duration_ms"]) < 20_000 for row in report)
+
+
+async def test_a_name_that_is_not_looked_up_in_time_is_given_up(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = shop.orders(3)
+    over = threading.Event()
+
+    def hangs(*_: Any, **__: Any) -> Any:
+        over.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    settings = settings_for("http://localhost:9/", timeouts={"connect": 0.3}, retry={"attempts": 2})
+    began = time.monotonic()
+    try:
+        _, report = await send(shop.manifest(), settings)
+    finally:
+        over.set()
+    assert time.monotonic() - began < 10
+    assert outcomes(report) == dict.fromkeys(orders, ("failed", "connect_timeout"))
+    assert {row["attempts"] for row in report} == {"2"}
+    assert all(600 <= int(row["duration_ms"]) < 3000 for row in report)
