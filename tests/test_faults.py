@@ -259,6 +259,32 @@ async def test_replies_byte_by_byte(shop: Shop, reply: bytes, ending: tuple[str,
     assert outcomes(report) == {ORDER: ending}
 
 
+CODES = [
+    "200.0",
+    '"200.0"',
+    "2e2",
+    '"0200"',
+    '"２００"',
+    '"+200"',
+    "true",
+    '"true"',
+    "null",
+    "[200]",
+    '{"code":200}',
+    '""',
+]
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_a_code_that_only_looks_like_200_is_no_acceptance(shop: Shop, code: str) -> None:
+    shop.order(ORDER)
+    said = f'{{"code":{code},"msg":"ok"}}'.encode()
+    async with server_that_says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)) as port:
+        _, (row,) = await send(shop.manifest(), settings_for(f"http://127.0.0.1:{port}/", retry={"attempts": 2}))
+    assert (row["outcome"], row["reason"]) == ("unknown", "reply_without_code")
+    assert (row["attempts"], row["code"]) == ("2", "")
+
+
 async def test_no_proxy_of_the_environment_is_used(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.order(ORDER)
     async with server_that_says(b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n" + ACCEPTED) as proxy:

@@ -68,7 +68,9 @@ async def test_a_machine_that_slept_goes_on_without_false_verdicts_or_a_burst(sh
         await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
     assert outcomes(read_report(shop.folder / "report.csv")) == dict.fromkeys(orders, UPLOADED)
-    assert int(str(server.stats()["max_open"])) <= 4
+    # Four under way; the four whose wait ended in the sleep may still be at work there.
+    assert int(str(server.stats()["max_open"])) <= 8
+    assert int(str(server.stats()["requests"])) <= len(orders) + 4
 
 
 class FailingDatabase:
