@@ -68,6 +68,7 @@ ENDINGS = {
     "huge_headers": ("unknown", "reply_malformed"),
     "malformed_reply": ("unknown", "reply_malformed"),
     "close_keepalive": ("uploaded", "accepted"),
+    "closed_in_reuse": ("uploaded", "accepted"),
     "latency_spike": ("unknown", "reply_timeout"),
 }
 
