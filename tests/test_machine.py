@@ -1,7 +1,6 @@
 """What this machine does to a run: files run out, it sleeps, a disk fails or fills, a clock jumps, a name is dead."""
 
 import asyncio
-import ctypes
 import resource
 import signal
 import socket
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Shop, batchupload, command, environment, outcomes, read_report, send, settings_for
+from conftest import Shop, as_plain_user, batchupload, command, environment, outcomes, read_report, send, settings_for
 
 from batchupload import ledger
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
@@ -238,13 +237,6 @@ async def test_where_ledger_and_report_find_no_room_all_that_was_sent_is_told(
         assert accepted <= {row["order_id"] for row in report} | told
         assert {row["order_id"] for row in report if row["outcome"] == "uploaded"} <= accepted
         assert len(accepted) < len(orders)
-
-
-def as_plain_user() -> None:
-    """For a child about to begin: what lets root pass over permissions is not inherited by it."""
-    drop, override, search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    for capability in (override, search):
-        ctypes.CDLL(None).prctl(drop, capability, 0, 0, 0)  # refused to plain users, who need it not
 
 
 async def test_a_report_folder_that_may_not_be_written_is_refused_before_the_first_send(

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import picture
+from conftest import as_plain_user, picture
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from batchupload import samples
 from batchupload.model import PhotoSet, Problem
-from batchupload.photos import JPEG, PNG, PhotoError, load_photos, media_type_of, validate
+from batchupload.photos import JPEG, PNG, PhotoError, load_photos, media_type_of, read_photo, validate
 from batchupload.settings import PhotoSettings
 
 LIMIT = 2 * 1024 * 1024
@@ -289,6 +289,66 @@ def test_a_path_that_leaves_the_folder_is_refused_unless_allowed(tmp_path: Path,
     assert isinstance(found, Problem)
     assert found.reason == "photo_outside_root"
     assert isinstance(load(folder, with_settings(allow_outside_root=True), face=path.format(folder=folder)), PhotoSet)
+
+
+def test_what_may_not_be_read_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir()
+    for path in ("face.jpg", "locked/face.jpg"):
+        (tmp_path / path).write_bytes(picture("face"))
+    (tmp_path / "face.jpg").chmod(0)
+    (tmp_path / "locked").chmod(0)
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from batchupload.photos import load_photos\n"
+        "from batchupload.settings import PhotoSettings\n"
+        "for path in 'face.jpg', 'locked/face.jpg':\n"
+        "    for outside in False, True:\n"
+        "        began, settings = time.monotonic(), PhotoSettings(allow_outside_root=outside)\n"
+        "        found = load_photos({'face': path}, Path(sys.argv[1]), settings)\n"
+        "        print(found.reason, found.detail, time.monotonic() - began < 1, sep='; ')"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True,
+            preexec_fn=as_plain_user,
+        )  # fmt: skip
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+    assert done.stdout.splitlines() == ["photo_unreadable; face: permission denied; True"] * 4
+
+
+SWAPPER = """
+import os, sys
+while True:
+    os.rename("shop/a", "shop/aside")
+    os.symlink(sys.argv[1], "shop/a")
+    os.unlink("shop/a")
+    os.rename("shop/aside", "shop/a")
+"""
+
+
+def test_a_folder_swapped_for_a_link_to_elsewhere_gives_nothing_from_there(tmp_path: Path) -> None:
+    inside, outside = picture("face"), picture("secret")
+    for folder, content in (("shop/a", inside), ("elsewhere", outside)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "face.jpg").write_bytes(content)
+    settings, got, refused = PhotoSettings(), list[bytes](), set[str]()
+    end = time.monotonic() + 20
+    with subprocess.Popen([sys.executable, "-c", SWAPPER, tmp_path / "elsewhere"], cwd=tmp_path) as swapper:
+        try:
+            tries = 0
+            # On until the race was really met: a read that found the link, and one that found the folder.
+            while tries < 2000 or not got or "photo_outside_root" not in refused:
+                assert time.monotonic() < end, (tries, len(got), refused)
+                tries += 1
+                try:
+                    got.append(read_photo("a/face.jpg", tmp_path / "shop", settings))
+                except PhotoError as error:
+                    refused.add(error.problem.reason)
+        finally:
+            swapper.kill()
+    assert set(got) == {inside}
+    assert refused <= {"photo_outside_root", "photo_missing"}
 
 
 def test_links_and_absolute_paths_within_the_folder_are_fine(tmp_path: Path) -> None:
