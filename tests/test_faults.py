@@ -1,15 +1,17 @@
 """Whatever the endpoint or the network does: the outcome says what is known, and no more."""
 
 import asyncio
+import os
 import socket
 import struct
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from conftest import Shop, outcomes, send, send_to_sandbox, settings_for
+from conftest import Shop, command, environment, outcomes, read_report, send, send_to_sandbox, settings_for
 
-from batchupload.sandbox import FAULTS, Sandbox
+from batchupload.sandbox import FAULTS, Sandbox, SandboxOptions, parse_fault
 
 ORDER = "HT000001"
 
@@ -294,3 +296,63 @@ async def test_no_proxy_of_the_environment_is_used(shop: Shop, monkeypatch: pyte
         _, report, server = await send_to_sandbox(shop.manifest())
     assert outcomes(report) == {ORDER: ("uploaded", "accepted")}
     assert ORDER in server.accepted
+
+
+async def most_memory(shop: Shop, report: str, *faults: str) -> int:
+    """What a run of the program takes at most, in bytes."""
+    async with Sandbox(SandboxOptions(tuple(map(parse_fault, faults)))) as server:
+        env = {
+            "BATCHUPLOAD_RETRY_BASE": "0.01",
+            "BATCHUPLOAD_RETRY_ATTEMPTS": "2",
+            "BATCHUPLOAD_PACE_PROBE_AFTER_FAILURES": "1000",
+            "BATCHUPLOAD_LEDGER_PATH": f"{report}.db",
+            # Room for the whole of what is packed: it is the unpacking that must not go on.
+            "BATCHUPLOAD_ENDPOINT_MAX_REPLY_BYTES": "100000",
+        }
+        words = ["run", "orders.csv", "--endpoint", server.url, "--report", report, "--concurrency", "4"]
+        words += ["--canary", "0"]
+        process = subprocess.Popen(
+            command(*words), cwd=shop.folder, env=environment(env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            _, status, used = await asyncio.wait_for(asyncio.to_thread(os.wait4, process.pid, 0), 60)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            process.kill()
+    return used.ru_maxrss * 1024
+
+
+@pytest.mark.parametrize("fault", ["gzip_bomb", "endless_reply"])
+async def test_a_reply_of_64_mib_costs_a_run_next_to_no_memory(shop: Shop, fault: str) -> None:
+    orders = shop.orders(8)
+    shop.manifest()
+    usual = await most_memory(shop, "usual.csv")
+    most = await most_memory(shop, "report.csv", f"{fault}=100%")
+    found = outcomes(read_report(shop.folder / "report.csv"))
+    assert found == dict.fromkeys(orders, ("unknown", "reply_too_large"))
+    assert most - usual < 16 << 20
+
+
+async def test_the_connection_of_an_endless_reply_is_closed_soon(shop: Shop) -> None:
+    shop.order(ORDER)
+    written = 0
+    closed = asyncio.Event()
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while written < 1 << 30:
+                writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+                written += 0x10000
+                await writer.drain()
+        except ConnectionError:
+            closed.set()
+        writer.close()
+
+    async with await asyncio.start_server(flood, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        _, report = await send(shop.manifest(), settings_for(url, retry={"attempts": 1}))
+        await asyncio.wait_for(closed.wait(), 10)
+    assert outcomes(report) == {ORDER: ("unknown", "reply_too_large")}
+    assert written < 32 << 20  # what the system takes in on its own account is less
