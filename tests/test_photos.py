@@ -348,7 +348,6 @@ def test_a_folder_swapped_for_a_link_to_elsewhere_gives_nothing_from_there(tmp_p
         finally:
             swapper.kill()
     assert set(got) == {inside}
-    assert refused <= {"photo_outside_root", "photo_missing"}
 
 
 def test_links_and_absolute_paths_within_the_folder_are_fine(tmp_path: Path) -> None:

@@ -117,7 +117,10 @@ async def test_where_every_order_is_redirected_the_run_stops_and_no_other_host_g
         head = await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
         sent.append(head)
-        writer.write(b"HTTP/1.1 307 Moved\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n" % elsewhere.encode())
+        writer.write(
+            b"HTTP/1.1 307 Moved\r\nConnection: close\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n"
+            % elsewhere.encode()
+        )
         await writer.drain()
         writer.close()
 
