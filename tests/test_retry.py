@@ -301,7 +301,7 @@ def at(moment: datetime) -> str:
     return format_datetime(moment, usegmt=True)
 
 
-CAP = 0.6
+CAP = 1.0
 ASKED = {
     "a number": (unavailable("86400"), CAP),
     "a number without end": (unavailable("9" * 18), CAP),
