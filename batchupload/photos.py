@@ -23,9 +23,13 @@ from batchupload.settings import PhotoSettings
 
 JPEG, PNG = "image/jpeg", "image/png"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
 # A marker inside JPEG's coded data: FF with neither a stuffed zero, a restart marker nor another FF behind it.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Some cameras put restart markers into the coded data: RST0 to RST7, and round again.
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
+_RESTARTS = bytes(range(0xD0, 0xD8))
 _OTHER_TYPES = (
     (0, b"GIF8", "GIF"),
     (0, b"%PDF", "PDF"),
@@ -216,6 +220,7 @@ def _check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) 
 
 
 def _png_end(content: bytes) -> int:
+    """Where the picture ends, every checksum up to there being right; Pillow passes over those of the pixels."""
     at = len(_PNG_START)
     while at + 12 <= len(content):
         length = int.from_bytes(content[at : at + 4])
@@ -228,15 +233,22 @@ def _png_end(content: bytes) -> int:
         at = end
         if kind == b"IEND":
             return at
-    raise PhotoError(Reason.PHOTO_TRUNCATED, "")
+    # Where the end is there all the same, it is the length of a chunk that is wrong.
+    raise PhotoError(Reason.PHOTO_CORRUPT if _PNG_END in content else Reason.PHOTO_TRUNCATED, "")
 
 
 def _jpeg_end(content: bytes, start: int) -> int:
+    """Where the picture ends, all markers up to there being such as can be; decoders pass over those that can't."""
     at = start + 2
     while marker := _NEXT_MARKER.search(content, at):
+        restarts = b"".join(_RESTART.findall(content, at, marker.start()))
+        if restarts != (_RESTARTS * (len(restarts) // 8 + 1))[: len(restarts)]:
+            raise PhotoError(Reason.PHOTO_CORRUPT, "")
         kind, at = content[marker.start() + 1], marker.end()
         if kind == 0xD9:
             return at
+        if 0x01 < kind < 0xC0:  # reserved (ITU-T T.81, table B.1)
+            raise PhotoError(Reason.PHOTO_CORRUPT, "")
         if kind != 0x01 and at + 2 <= len(content):  # every other marker but TEM has a length
             at += int.from_bytes(content[at : at + 2])
     raise PhotoError(Reason.PHOTO_TRUNCATED, "")

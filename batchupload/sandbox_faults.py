@@ -194,11 +194,15 @@ async def _close(exchange: Exchange) -> web.StreamResponse:
 
 async def _reset(exchange: Exchange) -> web.StreamResponse:
     transport = exchange.request.transport
-    if transport is not None:
-        linger_not = struct.pack("ii", 1, 0)  # on, zero seconds: closing sends RST instead of FIN
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
-        transport.abort()
+    if isinstance(transport, asyncio.Transport):
+        _abort(transport)
     return web.Response()
+
+
+def _abort(transport: asyncio.Transport) -> None:
+    linger_not = struct.pack("ii", 1, 0)  # on, zero seconds: closing sends RST instead of FIN
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+    transport.abort()
 
 
 async def _hold(exchange: Exchange) -> web.StreamResponse:
@@ -237,6 +241,30 @@ async def _refuse_then_close(exchange: Exchange) -> web.StreamResponse:
 async def _answer_then_close(exchange: Exchange) -> web.StreamResponse:
     response = await _sent(exchange, web.Response(body=encode(exchange.answer), headers=_HTML))
     await _close(exchange)
+    return response
+
+
+class _ClosesInReuse(asyncio.Protocol):
+    """Takes over a connection that waits for its next request, and resets it at the first byte of that."""
+
+    def __init__(self, transport: asyncio.Transport, before: asyncio.BaseProtocol) -> None:
+        self._transport = transport
+        self._before = before
+
+    def data_received(self, _: bytes) -> None:
+        """The next request begins."""
+        _abort(self._transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The server is to know that the connection is no more."""
+        self._before.connection_lost(error)
+
+
+async def _answer_then_close_in_reuse(exchange: Exchange) -> web.StreamResponse:
+    response = await _sent(exchange, web.Response(body=encode(exchange.answer), headers=_HTML))
+    transport = exchange.request.transport
+    if isinstance(transport, asyncio.Transport) and not transport.is_closing():
+        transport.set_protocol(_ClosesInReuse(transport, transport.get_protocol()))
     return response
 
 
@@ -329,6 +357,9 @@ CATALOGUE: Mapping[str, Fault] = {
     "huge_headers": Fault("a reply header of 1 MiB", _raw(_PADDED), accepts=True),
     "malformed_reply": Fault("bytes that are not HTTP", _raw(b"\x16\x03\x01 this is not HTTP\r\n\r\n"), accepts=True),
     "close_keepalive": Fault("a keep-alive reply, then closed", _answer_then_close, accepts=True),
+    "closed_in_reuse": Fault(
+        "a keep-alive reply, then reset as the connection is used again", _answer_then_close_in_reuse, accepts=True
+    ),
     "latency_spike": Fault("the answer comes after 2 s", _answer_late, accepts=True),
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import ctypes
 import functools
 import os
 import subprocess
@@ -156,3 +157,10 @@ def command(*arguments: str | Path) -> list[str]:
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BATCHUPLOAD_")}
     return {**kept, "COLUMNS": "100", **(env or {})}
+
+
+def as_plain_user() -> None:
+    """For a child about to begin: what lets root pass over permissions is not inherited by it."""
+    drop, override, search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    for capability in (override, search):
+        ctypes.CDLL(None).prctl(drop, capability, 0, 0, 0)  # refused to plain users, who need it not

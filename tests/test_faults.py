@@ -68,6 +68,7 @@ ENDINGS = {
     "huge_headers": ("unknown", "reply_malformed"),
     "malformed_reply": ("unknown", "reply_malformed"),
     "close_keepalive": ("uploaded", "accepted"),
+    "closed_in_reuse": ("uploaded", "accepted"),
     "latency_spike": ("unknown", "reply_timeout"),
 }
 
@@ -279,6 +280,32 @@ async def test_replies_byte_by_byte(shop: Shop, reply: bytes, ending: tuple[str,
     assert outcomes(report) == {ORDER: ending}
 
 
+CODES = [
+    "200.0",
+    '"200.0"',
+    "2e2",
+    '"0200"',
+    '"２００"',
+    '"+200"',
+    "true",
+    '"true"',
+    "null",
+    "[200]",
+    '{"code":200}',
+    '""',
+]
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_a_code_that_only_looks_like_200_is_no_acceptance(shop: Shop, code: str) -> None:
+    shop.order(ORDER)
+    said = f'{{"code":{code},"msg":"ok"}}'.encode()
+    async with server_that_says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)) as port:
+        _, (row,) = await send(shop.manifest(), settings_for(f"http://127.0.0.1:{port}/", retry={"attempts": 2}))
+    assert (row["outcome"], row["reason"]) == ("unknown", "reply_without_code")
+    assert (row["attempts"], row["code"]) == ("2", "")
+
+
 async def test_no_proxy_of_the_environment_is_used(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.order(ORDER)
     async with server_that_says(b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n" + ACCEPTED) as proxy:
@@ -287,3 +314,28 @@ async def test_no_proxy_of_the_environment_is_used(shop: Shop, monkeypatch: pyte
         _, report, server = await send_to_sandbox(shop.manifest())
     assert outcomes(report) == {ORDER: ("uploaded", "accepted")}
     assert ORDER in server.accepted
+
+
+async def test_the_connection_of_an_endless_reply_is_closed_soon(shop: Shop) -> None:
+    shop.order(ORDER)
+    written = 0
+    closed = asyncio.Event()
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while written < 1 << 30:
+                writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+                written += 0x10000
+                await writer.drain()
+        except ConnectionError:
+            closed.set()
+        writer.close()
+
+    async with await asyncio.start_server(flood, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        _, report = await send(shop.manifest(), settings_for(url, retry={"attempts": 1}))
+        await asyncio.wait_for(closed.wait(), 10)
+    assert outcomes(report) == {ORDER: ("unknown", "reply_too_large")}
+    assert written < 32 << 20  # what the system takes in on its own account is less

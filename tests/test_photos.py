@@ -3,18 +3,21 @@
 import errno
 import io
 import os
+import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import picture
+from conftest import as_plain_user, picture
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -138,6 +141,97 @@ def test_every_flavour_is_taken_whole_and_refused_when_cut_anywhere(tmp_path: Pa
         assert reason_for(tmp_path, content[:at]) in {"photo_truncated", "photo_corrupt"}, at
 
 
+def reason_of_picture(content: bytes) -> str | None:
+    try:
+        media_type_of(content)
+        validate(content, PhotoSettings())
+    except PhotoError as error:
+        return error.problem.reason
+    return None
+
+
+@pytest.mark.parametrize("media_type", [JPEG, PNG])
+def test_a_picture_cut_at_any_byte_is_refused(media_type: str) -> None:
+    whole = picture("face", media_type=media_type)
+    assert reason_of_picture(whole) is None
+    reasons = {reason_of_picture(whole[:size]) for size in range(len(whole))}
+    assert reasons == {"photo_wrong_type", "photo_truncated", "photo_corrupt"}
+
+
+def flipped(content: bytes, at: int, bit: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+
+
+def test_a_bit_that_fell_over_anywhere_in_a_png_is_found() -> None:
+    whole = picture("face", media_type=PNG)
+    assert reason_of_picture(whole) is None
+    missed = [
+        (at, bit, reason)
+        for at in range(len(b"\x89PNG\r\n\x1a\n"), len(whole))
+        for bit in (0, 3, 7)
+        if (reason := reason_of_picture(flipped(whole, at, bit))) != "photo_corrupt"
+    ]
+    assert missed == []
+
+
+def png_of_many_chunks() -> bytes:
+    """A PNG with a colour profile, text, and pixels in several chunks, as cameras and editors write it."""
+    whole = samples.draw_photo("face", "HT1", PNG)
+    at = whole.index(b"IDAT") - 4
+    pixels = whole[at + 8 : at + 8 + int.from_bytes(whole[at : at + 4])]
+    bodies = [b"tEXtComment\0drawn", *(b"IDAT" + pixels[i : i + 2000] for i in range(0, len(pixels), 2000))]
+    bodies += [b"tIME" + bytes([7, 232, 1, 1, 0, 0, 0]), b"IEND"]
+    return whole[:at] + b"".join(
+        struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in bodies
+    )
+
+
+def test_the_checksum_of_every_png_chunk_is_looked_at() -> None:
+    whole = png_of_many_chunks()
+    assert reason_of_picture(whole) is None
+    at, kinds = 8, []
+    while at < len(whole):
+        kinds.append(whole[at + 4 : at + 8])
+        end = at + 12 + int.from_bytes(whole[at : at + 4])
+        for place in (at + 8, (at + end) // 2, end - 4, end - 1):  # its beginning, middle and checksum
+            assert reason_of_picture(flipped(whole, place, 0)) == "photo_corrupt", (kinds, place)
+        at = end
+    assert kinds.count(b"IDAT") > 3
+    assert {kinds[0], kinds[1], kinds[-2], kinds[-1]} == {b"IHDR", b"tEXt", b"tIME", b"IEND"}
+
+
+def test_a_chunk_with_a_wrong_length_is_damage_and_not_a_missing_end() -> None:
+    whole = picture("face", media_type=PNG)
+    at = whole.index(b"IDAT") - 4
+    assert reason_of_picture(whole[:at] + b"\0\x7f\xff\xff" + whole[at + 4 :]) == "photo_corrupt"
+    assert reason_of_picture(whole[:-1]) == "photo_truncated"
+
+
+def jpeg_with_restarts(rows: int) -> tuple[bytes, list[int]]:
+    """A JPEG with a restart marker after every so many rows of blocks, and the places of these."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(samples.draw_photo("face", "HT1", PNG))).save(file, "JPEG", restart_marker_rows=rows)
+    whole = file.getvalue()
+    return whole, [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", whole)]
+
+
+def test_a_piece_cut_out_of_a_jpeg_with_restart_markers_is_found() -> None:
+    whole, marks = jpeg_with_restarts(1)
+    assert len(marks) > 16
+    assert reason_of_picture(whole) is None
+    for first, last in [(3, 4), (3, 9), (0, 7), (5, len(marks) - 1)]:
+        assert reason_of_picture(whole[: marks[first]] + whole[marks[last] :]) == "photo_corrupt"
+    middle = (marks[8] + marks[9]) // 2
+    assert reason_of_picture(whole[:middle] + bytes(marks[10] - middle) + whole[marks[10] :]) == "photo_corrupt"
+
+
+def test_a_marker_that_no_jpeg_has_is_damage() -> None:
+    whole, marks = jpeg_with_restarts(4)
+    for kind in (0x02, 0x50, 0xBF):
+        middle = (marks[0] + marks[1]) // 2
+        assert reason_of_picture(whole[:middle] + bytes([0xFF, kind, 0, 8]) + whole[middle + 4 :]) == "photo_corrupt"
+
+
 @pytest.mark.parametrize("level", ["off", "header"])
 def test_lower_levels_look_at_less(tmp_path: Path, level: str) -> None:
     cut = samples.truncated(samples.draw_photo("face", "HT1"))
@@ -206,6 +300,32 @@ def test_a_path_that_leaves_the_folder_is_refused_unless_allowed(tmp_path: Path,
     assert isinstance(found, Problem)
     assert found.reason == "photo_outside_root"
     assert isinstance(load(folder, with_settings(allow_outside_root=True), face=path.format(folder=folder)), PhotoSet)
+
+
+def test_what_may_not_be_read_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir()
+    for path in ("face.jpg", "locked/face.jpg"):
+        (tmp_path / path).write_bytes(picture("face"))
+    (tmp_path / "face.jpg").chmod(0)
+    (tmp_path / "locked").chmod(0)
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from batchupload.photos import load_photos\n"
+        "from batchupload.settings import PhotoSettings\n"
+        "for path in 'face.jpg', 'locked/face.jpg':\n"
+        "    for outside in False, True:\n"
+        "        began, settings = time.monotonic(), PhotoSettings(allow_outside_root=outside)\n"
+        "        found = load_photos({'face': path}, Path(sys.argv[1]), settings)\n"
+        "        print(found.reason, found.detail, time.monotonic() - began < 1, sep='; ')"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True,
+            preexec_fn=as_plain_user,
+        )  # fmt: skip
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+    assert done.stdout.splitlines() == ["photo_unreadable; face: permission denied; True"] * 4
 
 
 def test_links_and_absolute_paths_within_the_folder_are_fine(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Shop, batchupload, picture
+from conftest import Shop, batchupload, outcomes, picture, send, send_to_sandbox, settings_for
 from PIL import Image
 
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
@@ -104,3 +104,57 @@ async def test_no_other_host_gets_a_byte(shop: Shop, status: bytes) -> None:
     assert done.returncode == 1
     assert "4  redirected" in done.stdout
     assert heard == []
+
+
+async def test_where_every_order_is_redirected_the_run_stops_and_no_other_host_gets_a_byte(shop: Shop) -> None:
+    orders = shop.orders(60)
+    heard, sent = [], []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(100))
+        writer.close()
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        sent.append(head)
+        writer.write(
+            b"HTTP/1.1 307 Moved\r\nConnection: close\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n"
+            % elsewhere.encode()
+        )
+        await writer.drain()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(listen, "127.0.0.1", 0) as other,
+        await asyncio.start_server(redirect, "127.0.0.1", 0) as endpoint,
+    ):
+        elsewhere, url = (f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in (other, endpoint))
+        summary, report = await send(shop.manifest(), settings_for(url, pace={"concurrency": 4}))
+    assert summary.exit_code == 3
+    endings = outcomes(report)
+    assert sorted(endings) == orders
+    failed = [order for order, ending in endings.items() if ending == ("failed", "redirected")]
+    assert 5 <= len(failed) <= 5 + 4
+    assert len(sent) == len(failed)
+    assert {endings[order] for order in set(orders) - set(failed)} == {("deferred", "address_refused")}
+    assert heard == []
+
+
+@pytest.mark.parametrize(
+    "name", ['a"b.jpg', "a\r\nX-Injected: 1\r\n.jpg", "照片 📷.jpg", "a;filename=b.jpg", "%0d%0a.jpg"]
+)
+async def test_the_name_of_a_file_stays_on_this_machine(shop: Shop, name: str) -> None:
+    shop.order("HT000001")
+    for number, field in enumerate(("face", "back", "hand"), 1):
+        path = f"HT000001/{field}.jpg"
+        (shop.folder / path).rename(shop.folder / f"HT000001/{field}{name}")
+        shop.rows[1][number] = f"HT000001/{field}{name}"
+    _, report, server = await send_to_sandbox(shop.manifest())
+    assert outcomes(report) == {"HT000001": ("uploaded", "accepted")}
+    (kept,) = server.accepted["HT000001"]
+    assert {field: photo["filename"] for field, photo in kept.items()} == {
+        "face": "face.jpg",
+        "back": "back.png",
+        "hand": "hand.jpg",
+    }

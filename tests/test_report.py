@@ -18,7 +18,7 @@ from conftest import Shop, command, environment, outcomes, read_report, send, se
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
 from batchupload.report import ReportError
-from batchupload.sandbox import Sandbox, SandboxOptions
+from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
 from batchupload.sheet import REPORT_COLUMNS
 from batchupload.summary import Summary, Tally, duration, size
 
@@ -179,3 +179,23 @@ def test_numbers_are_shown_as_people_read_them() -> None:
         "1 h 00 min",
         "2 h 07 min",
     ]
+
+
+@pytest.mark.parametrize("order_id", ["=cmd|'/c calc'!A1", "@SUM(1+1)", "+1+1", "-2+3", "\t=1", "＝1+1"])
+@pytest.mark.parametrize("pattern", [None, "(?s).*"])
+async def test_an_order_number_that_would_run_is_neutralised_in_the_report(
+    shop: Shop, order_id: str, pattern: str | None
+) -> None:
+    shop.orders(1)
+    shop.rows[1][0] = order_id
+    options = SandboxOptions((parse_fault("formula=100%"),), order_id_pattern="(?s).*")
+    async with Sandbox(options) as server:
+        settings = settings_for(server.url, manifest={"order_id_pattern": pattern} if pattern else {})
+        summary, _ = await send(shop.manifest(), settings)
+    with summary.report.open(encoding="utf-8-sig", newline="") as file:
+        _, row = csv.reader(file)
+    assert row[1].startswith("'")
+    assert row[1].removeprefix("'").strip() == order_id.strip()
+    assert row[2:4] == (["rejected", "endpoint_refused"] if pattern else ["invalid", "order_id_malformed"])
+    assert row[7] == ("'=cmd|'/c calc'!A1" if pattern else "")
+    assert server.stats()["requests"] == (1 if pattern else 0)

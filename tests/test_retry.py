@@ -3,7 +3,10 @@
 import asyncio
 import random
 import socket
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from conftest import Shop, outcomes, send, send_to_sandbox, settings_for
@@ -258,3 +261,101 @@ async def test_an_outage_in_mid_run_is_waited_out(shop: Shop) -> None:
     assert outcomes(report) == dict.fromkeys(orders, ("uploaded", "accepted"))
     assert before | set(server.accepted) == set(orders)
     assert summary.tally.attempts < 1.5 * len(orders)
+
+
+@pytest.mark.parametrize("status", [401, 403, 405])
+async def test_whatever_status_says_that_the_address_is_wrong_the_run_stops(shop: Shop, status: int) -> None:
+    orders = shop.orders(60)
+    summary, report, server = await send_to_sandbox(shop.manifest(), [f"http_{status}=100%"], pace={"concurrency": 4})
+    assert summary.exit_code == 3
+    assert sorted(row["order_id"] for row in report) == orders
+    failed = [row for row in report if row["outcome"] == "failed"]
+    assert {(row["reason"], row["http_status"]) for row in failed} == {("wrong_address", str(status))}
+    assert 5 <= len(failed) <= 5 + 4
+    assert {row["reason"] for row in report if row["outcome"] == "deferred"} == {"address_refused"}
+    assert server.stats()["requests"] == len(failed)
+
+
+async def test_a_port_that_refuses_ends_the_run_and_defers_the_rest(shop: Shop) -> None:
+    orders = shop.orders(200)
+    with socket.socket() as held:  # a port that is ours and does not listen
+        held.bind(("127.0.0.1", 0))
+        settings = settings_for(
+            f"http://127.0.0.1:{held.getsockname()[1]}/", pace={"patience_at_start": 0.5, "probe_after_failures": 10}
+        )
+        summary, report = await send(shop.manifest(), settings)
+    assert summary.exit_code == 3
+    assert sorted(row["order_id"] for row in report) == orders
+    deferred = [row for row in report if row["outcome"] == "deferred"]
+    assert {row["reason"] for row in deferred} == {"endpoint_down"}
+    assert len(deferred) > 180
+    failed = [row for row in report if row not in deferred]
+    assert {(row["outcome"], row["reason"]) for row in failed} <= {("failed", "connection_refused")}
+    assert {row["bytes_sent"] for row in report} == {"0"}
+
+
+@asynccontextmanager
+async def server_that_answers_in_turn(*replies: bytes) -> AsyncIterator[tuple[int, list[float]]]:
+    """Its port, and when each request was there whole; the last of `replies` is for all that follow."""
+    came: list[float] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
+        came.append(asyncio.get_running_loop().time())
+        writer.write(replies[min(len(came), len(replies)) - 1])
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], came
+
+
+def unavailable(retry_after: str, date: str = "") -> bytes:
+    dated = f"Date: {date}\r\n" if date else ""
+    return (
+        f"HTTP/1.1 503 Busy\r\nRetry-After: {retry_after}\r\n{dated}Content-Length: 0\r\nConnection: close\r\n\r\n"
+    ).encode()
+
+
+OK = b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\nConnection: close\r\n\r\n{"code":200}'
+LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
+
+
+def at(moment: datetime) -> str:
+    return format_datetime(moment, usegmt=True)
+
+
+CAP = 1.0
+ASKED = {
+    "a number": (unavailable("86400"), CAP),
+    "a number without end": (unavailable("9" * 18), CAP),
+    "a date": (unavailable(at(datetime.now(UTC) + timedelta(days=1))), CAP),
+    "a date by the endpoint's own clock": (unavailable(at(LONG_AGO + timedelta(hours=1)), at(LONG_AGO)), CAP),
+    "a date that is over": (unavailable(at(datetime.now(UTC) - timedelta(days=1))), 0.0),
+    "a date before the endpoint's own": (unavailable(at(datetime.now(UTC)), "Fri, 01 Jan 2100 00:00:00 GMT"), 0.0),
+    "nothing": (unavailable(""), 0.0),
+    "a word": (unavailable("soon"), 0.0),
+    "less than nothing": (unavailable("-5"), 0.0),
+    "an exponent": (unavailable("1e9"), 0.0),
+    "no date": (unavailable("Fri, 99 Foo 2100 99:99:99 GMT"), 0.0),
+    "bytes": (unavailable("\x80\xff\u0660"), 0.0),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_a_wait_that_the_endpoint_asks_for_is_kept_up_to_the_cap(shop: Shop, asked: str) -> None:
+    orders = shop.orders(2)
+    reply, least = ASKED[asked]
+    async with server_that_answers_in_turn(reply, OK) as (port, came):
+        settings = settings_for(
+            f"http://127.0.0.1:{port}/",
+            pace={"concurrency": 1},
+            retry={"retry_after_cap": CAP, "base": 0.01, "cap": 0.02},
+        )
+        _, report = await send(shop.manifest(), settings)
+    assert outcomes(report) == dict.fromkeys(orders, ("uploaded", "accepted"))
+    assert len(came) == 3
+    wait = came[1] - came[0]
+    assert wait >= least
+    assert (wait < CAP) is (least < CAP), "what can't be read is no wait"

@@ -4,11 +4,15 @@ import asyncio
 import csv
 import hashlib
 import os
+import sqlite3
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Report, Shop, batchupload, outcomes, read_report, send, send_to_sandbox, settings_for
+from conftest import Report, Shop, batchupload, outcomes, picture, read_report, send, send_to_sandbox, settings_for
+from xxhash import xxh3_128_digest
 
 from batchupload.manifest import ManifestError
 from batchupload.model import PHOTO_FIELDS
@@ -219,3 +223,107 @@ def test_a_manifest_whose_name_is_no_text_is_refused_before_anything(shop: Shop)
     assert done.returncode == 2, done.stderr
     assert "Rename the file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def has_accepted(server: Sandbox, orders: int) -> None:
+    """Wait until the sandbox has accepted so many."""
+    async with asyncio.timeout(20):
+        while len(server.accepted) < orders:
+            await asyncio.sleep(0.005)
+
+
+def replaced(path: Path) -> None:
+    """Another photo is moved to its place."""
+    path.with_suffix(".new").write_bytes(picture("another", path.parent.name + path.stem))
+    path.with_suffix(".new").rename(path)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+async def test_photos_that_change_in_mid_run_are_sent_as_they_were_validated_or_not_at_all(shop: Shop) -> None:
+    orders = shop.orders(150)
+    manifest = shop.manifest()
+    contents = {(order, field): (shop.folder / order / f"{field}.jpg").read_bytes() for order in orders
+                for field in PHOTO_FIELDS}  # fmt: skip
+    ways: list[Callable[[Path], None]] = [replaced, cut, Path.unlink]
+    changed: dict[str, Callable[[Path], None]] = {}
+    async with Sandbox(SandboxOptions(latency=0.02)) as server:
+        running = asyncio.ensure_future(send(manifest, settings_for(server.url, pace={"concurrency": 4})))
+        await has_accepted(server, 5)
+        for number, order in enumerate(reversed(orders)):  # from those not read yet to those that are being sent
+            if not running.done():
+                changed[order] = ways[number % 3]
+                await asyncio.to_thread(changed[order], shop.folder / order / f"{PHOTO_FIELDS[number // 3 % 3]}.jpg")
+                await asyncio.sleep(0)
+        _, report = await running
+    with closing(sqlite3.connect(shop.folder / "batchupload.db")) as ledger:
+        digests = dict(ledger.execute("SELECT order_id, photos FROM attempts WHERE verdict = 'accepted'"))
+    endings = outcomes(report)
+    assert sorted(endings) == orders
+    for order, (outcome, reason) in endings.items():
+        if outcome != "uploaded":
+            assert (outcome, reason) in {("invalid", "photo_missing"), ("invalid", "photo_truncated")}
+            assert order not in server.accepted
+            continue
+        (kept,) = server.accepted[order]
+        sent = b""
+        for field in PHOTO_FIELDS:
+            known = [contents[order, field], picture("another", order + field)]
+            (content,) = [one for one in known if hashlib.sha256(one).hexdigest() == kept[field]["sha256"]]
+            sent += xxh3_128_digest(content)
+        assert digests[order] == sent
+    last = dict(list(changed.items())[:30])  # far from their turn when they were changed
+    for order, change in last.items():
+        reason = "photo_truncated" if change is cut else "photo_missing"
+        assert endings[order] == (("uploaded", "accepted") if change is replaced else ("invalid", reason))
+        if change is replaced:
+            assert any(kept["sha256"] == hashlib.sha256(picture("another", order + field)).hexdigest()
+                       for field, kept in server.accepted[order][0].items())  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [replaced, cut, Path.unlink])
+async def test_a_photo_that_is_no_longer_the_same_at_the_second_attempt_is_not_sent(
+    shop: Shop, change: Callable[[Path], None]
+) -> None:
+    shop.order("HT000001")
+    manifest = shop.manifest()
+    async with Sandbox(SandboxOptions((parse_fault("retry_after_seconds@HT000001:1"),))) as server:
+        running = asyncio.ensure_future(send(manifest, settings_for(server.url)))
+        async with asyncio.timeout(20):
+            while not server.stats()["faults"]:
+                await asyncio.sleep(0.005)
+        change(shop.folder / "HT000001" / "hand.jpg")
+        _, report = await running
+        assert not server.accepted
+        assert server.stats()["requests"] == 1
+    assert outcomes(report) == {"HT000001": ("deferred", Reason.PHOTO_CHANGED)}
+
+
+def rewritten(manifest: Path) -> None:
+    """Another manifest of the same size is moved to its place."""
+    other = manifest.with_suffix(".new")
+    other.write_bytes(manifest.read_bytes().replace(b"HT0", b"HU0"))
+    other.rename(manifest)
+
+
+def overwritten(manifest: Path) -> None:
+    """As an editor does that writes into the same file: fewer rows."""
+    manifest.write_bytes(manifest.read_bytes()[: manifest.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("change", [rewritten, overwritten, Path.unlink])
+async def test_a_manifest_that_is_no_longer_the_same_is_noticed_and_said(
+    shop: Shop, change: Callable[[Path], None]
+) -> None:
+    orders = shop.orders(40)
+    manifest = shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.05)) as server:
+        running = asyncio.ensure_future(send(manifest, settings_for(server.url, pace={"concurrency": 4})))
+        await has_accepted(server, 5)
+        change(manifest)
+        summary, report = await running
+    assert summary.exit_code == 1
+    assert f"{manifest} was changed during the run" in " ".join(summary.as_text(1000).split())
+    assert outcomes(report) == dict.fromkeys(orders, ("uploaded", "accepted"))

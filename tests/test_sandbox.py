@@ -518,8 +518,35 @@ async def test_the_sandbox_stops_at_once_beside_clients_that_stall() -> None:
         stopped.set()
 
 
+async def test_a_connection_is_reset_at_the_first_byte_of_its_next_request_and_not_before() -> None:
+    rules = (parse_fault(f"closed_in_reuse@{ORDER}:1"),)
+    async with asyncio.timeout(20), Sandbox(SandboxOptions(rules)) as sandbox:
+        async with connection(sandbox) as (reader, writer):
+            writer.write(upload_bytes(sandbox))
+            reply = await reader.readuntil(PLAIN)
+            assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"Connection: close" not in reply
+            with pytest.raises(TimeoutError):  # left alone it stays open
+                await asyncio.wait_for(reader.read(), 0.2)
+            writer.write(b"P")
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        async with connection(sandbox) as (reader, writer):
+            for _ in range(2):
+                writer.write(upload_bytes(sandbox))
+                await reader.readuntil(PLAIN)
+    assert (len(sandbox.accepted[ORDER]), sandbox.stats()["requests"]) == (3, 3)
+
+
+async def test_the_sandbox_stops_at_once_beside_a_connection_that_was_to_be_used_again() -> None:
+    async with Sandbox(with_fault("closed_in_reuse")) as sandbox, connection(sandbox) as (reader, writer):
+        writer.write(upload_bytes(sandbox))
+        await reader.readuntil(PLAIN)
+        await stop_quickly(sandbox)
+
+
 def test_every_fault_is_tested_here_and_described() -> None:
-    alone = {"early_413_closed", "slow_reply", "endless_reply", "no_answer", "stall_reading"}
+    alone = {"closed_in_reuse", "early_413_closed", "slow_reply", "endless_reply", "no_answer", "stall_reading"}
     assert {*PAGES, *BODIES, *RESETS, *RAW, *alone} == set(FAULTS)
     assert all(FAULTS[name].endswith("accepted") and "\n" not in FAULTS[name] for name in FAULTS)
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from conftest import Report, Shop, command, environment, outcomes, read_report, under_way
+from conftest import Report, Shop, batchupload, command, environment, outcomes, read_report, under_way
 
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
 
@@ -134,3 +134,28 @@ async def test_after_a_kill_the_report_is_readable_and_claims_only_what_was_acce
         assert {row["order_id"] for row in report if row["outcome"] == "uploaded"} <= set(server.accepted)
         assert len(report) >= len(server.accepted) - 4
     assert all(row["outcome"] == "uploaded" and row["hand"].endswith("hand.jpg") for row in report)
+
+
+async def test_what_a_second_signal_breaks_off_in_a_long_run_is_on_record_and_stays_in_doubt(shop: Shop) -> None:
+    orders = shop.orders(500)
+    manifest = shop.manifest()
+    faults = (parse_fault("no_answer=100%"),)
+    async with Sandbox(SandboxOptions(faults)) as server, running(manifest, server, 4, "--concurrency", "4") as process:
+        await stopped_twice(process, signal.SIGTERM)
+        assert process.returncode == 143
+        url = server.url
+    endings = outcomes(report_of(manifest))
+    assert sorted(endings) == orders
+    broken_off = {order for order, ending in endings.items() if ending == ("unknown", "stopped")}
+    assert len(broken_off) == 4
+    port = int(url.split(":")[2].split("/")[0])
+    # Nobody takes the next sends: then only the record can tell these orders from the others.
+    async with Sandbox(SandboxOptions((parse_fault("http_503=100%"),)), port=port):
+        again = await asyncio.to_thread(
+            batchupload, "run", manifest, "--endpoint", url, "--report", "again.csv", "--limit", "8",
+            cwd=shop.folder, env={"BATCHUPLOAD_RETRY_ATTEMPTS": "1"},
+        )  # fmt: skip
+    assert again.returncode == 1, again.stderr
+    found = outcomes(read_report(shop.folder / "again.csv"))
+    assert broken_off < set(found)
+    assert found == {order: ("unknown" if order in broken_off else "failed", "unavailable") for order in found}
