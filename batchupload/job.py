@@ -6,8 +6,7 @@ import itertools
 import logging
 import signal
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +17,8 @@ from batchupload.deadline import seconds_until
 from batchupload.endpoint import Endpoint
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
-from batchupload.manifest import Layout, ManifestError, open_manifest, read_rows
+from batchupload.lines import ManifestError, is_changed
+from batchupload.manifest import Layout, open_manifest, read_rows
 from batchupload.model import BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.pipeline import Pipeline
@@ -70,11 +70,7 @@ class Plan:
     """What the first pass over the manifests found."""
 
     layouts: tuple[Layout, ...]
-    stamps: tuple[tuple[int, int], ...]
-    """Size and time of change of each manifest before it was read."""
     survey: Survey
-    rows: Mapping[Path, int]
-    """Of each manifest; what is appended to it later is for another run."""
     began: datetime
     """When the first pass did: from then on a deadline counts."""
 
@@ -91,14 +87,11 @@ def plan(wish: Wish, settings: Settings) -> Plan:
         if files.setdefault(path.resolve(), path) is not path:
             log.warning("%s is the same file as %s: its rows are taken once.", path, files[path.resolve()])
     layouts = tuple(open_manifest(path, settings.manifest) for path in files.values())
-    stamps = tuple(_stamp(layout.path) for layout in layouts)
     for layout in layouts:
         if wish.only and not layout.is_report:
             raise ManifestError(f"{layout.path}: --only needs an earlier report, and this is none. Leave --only out.")
-        log.info("%s: %s, columns separated by %r", layout.path, layout.encoding, layout.delimiter)
-    counts: Counter[Path] = Counter()
-    found = survey(_counted(_rows(layouts, wish, settings), counts), settings.photos.root)
-    return Plan(layouts, stamps, found, counts, began)
+        log.info("%s: %s, columns separated by %r", layout.path, layout.source.encoding, layout.delimiter)
+    return Plan(layouts, survey(_rows(layouts, wish, settings), settings.photos.root), began)
 
 
 async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
@@ -132,7 +125,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             watch(display, tally, total, note, sends=wish.send) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
         ):
-            await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings, plan.rows), wish.limit))
+            await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
         await recorder.finish()
         seconds = loop.time() - started
         summary = Summary(
@@ -228,18 +221,9 @@ async def _beside(*companions: Coroutine[None, None, None] | None) -> AsyncGener
             task.cancel()
 
 
-def _rows(
-    layouts: Sequence[Layout], wish: Wish, settings: Settings, most: Mapping[Path, int] | None = None
-) -> Iterator[Row]:
+def _rows(layouts: Sequence[Layout], wish: Wish, settings: Settings) -> Iterator[Row]:
     for layout in layouts:
-        rows = read_rows(layout, settings.manifest, wish.only)
-        yield from rows if most is None else itertools.islice(rows, most.get(layout.path, 0))
-
-
-def _counted(rows: Iterator[Row], counts: Counter[Path]) -> Iterator[Row]:
-    for row in rows:
-        counts[row.manifest] += 1
-        yield row
+        yield from read_rows(layout, settings.manifest, wish.only)
 
 
 def _own(layouts: Sequence[Layout]) -> list[OwnColumn]:
@@ -247,18 +231,9 @@ def _own(layouts: Sequence[Layout]) -> list[OwnColumn]:
     return list(dict.fromkeys(column for layout in layouts for _, column in layout.own))
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
 def _changed(plan: Plan) -> str:
-    for layout, stamp in zip(plan.layouts, plan.stamps, strict=True):
-        try:
-            same = _stamp(layout.path) == stamp
-        except OSError:
-            same = False
-        if not same:
+    for layout in plan.layouts:
+        if is_changed(layout.source):
             return f"{layout.path} was changed during the run: its new rows may be missing here. Run it again."
     return ""
 

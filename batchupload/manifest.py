@@ -1,26 +1,23 @@
-"""Bytes of a manifest file → rows, streamed: the first stage of the flow."""
+"""Lines of a manifest file → rows, streamed: the first stage of the flow."""
 
-import codecs
 import csv
 import difflib
 import io
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Problem, Row
+from batchupload.lines import LINE_LIMIT, ManifestError, Source, open_source, read_lines
+from batchupload.model import PHOTO_FIELDS, OwnColumn, Problem, Row
 from batchupload.reasons import Reason
 from batchupload.settings import ManifestSettings
 from batchupload.sheet import REPORT_COLUMNS, plain
 
 FIELDS = ("order_id", *PHOTO_FIELDS)
 DELIMITERS = (",", ";", "\t")
-LINE_LIMIT = 256 * 1024
-"""Characters of one physical line, and of one row that runs over several."""
 ROW_LINES = 100
 """Physical lines one row may run over (a quoted note with line breaks)."""
 
@@ -57,16 +54,11 @@ EDGES = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
 EXCEL_TEXT = re.compile(r'="(.*)"', re.DOTALL)
 
 
-class ManifestError(BatchuploadError):
-    """The manifest can't be read at all; nothing was sent."""
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How one manifest file is to be read."""
 
-    path: Path
-    encoding: str
+    source: Source
     delimiter: str
     header_line: int
     header: tuple[str, ...]
@@ -78,22 +70,22 @@ class Layout:
     """Column of the outcome, where the manifest is an earlier report."""
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self.source.path
+
+    @property
     def is_report(self) -> bool:
         """Whether the manifest is an earlier report."""
         return self.only is not None
 
 
 def open_manifest(path: Path, settings: ManifestSettings) -> Layout:
-    """Find out encoding, delimiter and columns. Reads the file once to its end. Raises `ManifestError`."""
+    """Find out encoding, delimiter and columns. Raises `ManifestError`."""
     try:
-        if not path.is_file():
-            what = "this is not a file" if path.exists() else "no such file"
-            raise ManifestError(f"{path}: {what}. Name a CSV manifest.")
-        with path.open("rb") as file:
-            encoding = _encoding(file, path, settings.encoding)
-            file.seek(0)
-            with closing(_lines(file, encoding)) as lines:
-                first = _first_lines(lines)
+        source = open_source(path, settings.encoding)
+        with closing(read_lines(source)) as lines:
+            first = _first_lines(lines)
     except OSError as error:
         raise ManifestError(f"{path}: can't be read ({error.strerror}). Check its permissions.") from None
     if first is None:
@@ -101,7 +93,7 @@ def open_manifest(path: Path, settings: ManifestSettings) -> Layout:
     line, text, forced = first
     candidates = [forced] if forced else DELIMITERS if settings.delimiter == "auto" else [settings.delimiter]
     mapped = {field: getattr(settings.columns, field) for field in FIELDS}
-    layouts = [_layout(path, encoding, delimiter, line, text, mapped) for delimiter in candidates]
+    layouts = [_layout(source, delimiter, line, text, mapped) for delimiter in candidates]
     best = max(layouts, key=lambda layout: len(layout.fields))
     _require_columns(best, mapped)
     return best
@@ -115,7 +107,7 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
     """
     pattern = re.compile(settings.order_id_pattern)
     try:
-        with layout.path.open("rb") as file, closing(_lines(file, layout.encoding)) as lines:
+        with closing(read_lines(layout.source)) as lines:
             for line, _ in lines:
                 if line == layout.header_line:
                     break
@@ -226,21 +218,6 @@ def _parse_over_lines(
     return None
 
 
-def _lines(file: BinaryIO, encoding: str) -> Generator[tuple[int, str], None, None]:
-    """Physical lines with their numbers; of an overlong one only the beginning, longer than the limit."""
-    text = io.TextIOWrapper(file, encoding=encoding, newline="")
-    try:
-        number = 0
-        while part := text.readline(LINE_LIMIT + 1):
-            number += 1
-            line = part
-            while len(part) > LINE_LIMIT and not part.endswith(("\n", "\r")):
-                part = text.readline(LINE_LIMIT + 1)
-            yield number, line
-    finally:
-        text.detach()
-
-
 def _first_lines(lines: Iterable[tuple[int, str]]) -> tuple[int, str, str] | None:
     """(line, text, delimiter) of the header; the delimiter where Excel's `sep=` line before it names one."""
     forced = ""
@@ -252,63 +229,7 @@ def _first_lines(lines: Iterable[tuple[int, str]]) -> tuple[int, str, str] | Non
     return None
 
 
-def _encoding(file: BinaryIO, path: Path, wanted: str) -> str:
-    """The encoding in which the whole file decodes: by BOM, NULs, strict UTF-8, strict GB18030, in this order."""
-    head = file.read(4096)
-    if wanted != "auto":
-        candidates = ["utf-8-sig" if codecs.lookup(wanted).name == "utf-8" else wanted]
-    elif head.startswith(codecs.BOM_UTF8):
-        candidates = ["utf-8-sig"]
-    elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        candidates = ["utf-16"]
-    elif head.count(0) * 10 > len(head) * 2:
-        # Latin letters, digits and separators have their zero byte first in big-endian and second in little-endian.
-        candidates = ["utf-16-be" if head[0::2].count(0) > head[1::2].count(0) else "utf-16-le"]
-    else:
-        candidates = ["utf-8", "gb18030"]
-    bad = []
-    for candidate in candidates:
-        line = _undecodable_line(file, candidate)
-        if not line:
-            return candidate
-        bad.append(line)
-    remedy = "name its encoding with --encoding" if wanted == "auto" else "name another encoding with --encoding"
-    # Of several, the one that came furthest is the likeliest to be meant.
-    raise ManifestError(
-        f"{path}, line {max(bad)}: not readable as {' or '.join(candidates)}. Save it as CSV UTF-8, or {remedy}."
-    )
-
-
-def _undecodable_line(file: BinaryIO, encoding: str) -> int:
-    """The number of the first line that doesn't decode, or 0."""
-    decoder = codecs.getincrementaldecoder(encoding)()
-    file.seek(0)
-    line, last = 1, ""
-    while True:
-        before = decoder.getstate()
-        chunk = file.read(1 << 20)
-        try:
-            text = decoder.decode(chunk, final=not chunk)
-        except UnicodeError as error:
-            # What it was decoding is what it had kept of earlier chunks, and this chunk to its end.
-            rest = len(error.object) - error.start if isinstance(error, UnicodeDecodeError) else len(chunk)
-            decoder.setstate(before)
-            return line + _line_ends(decoder.decode(chunk[: max(0, len(chunk) - rest)]), last)
-        if not chunk:
-            return 0
-        line += _line_ends(text, last)
-        last = text[-1:] or last
-
-
-def _line_ends(text: str, last: str) -> int:
-    """Lines that end in `text`, with LF, CR or CR LF; `last` is the character before it."""
-    split = last == "\r" and text.startswith("\n")
-    return text.count("\n") + text.count("\r") - text.count("\r\n") - split
-
-
-def _layout(
-    path: Path, encoding: str, delimiter: str, line: int, text: str, mapped: Mapping[str, Sequence[str]]
-) -> Layout:
+def _layout(source: Source, delimiter: str, line: int, text: str, mapped: Mapping[str, Sequence[str]]) -> Layout:
     header = _parse(text, delimiter) or text.rstrip("\r\n").split(delimiter)
     while header and not header[-1].strip():
         header.pop()
@@ -329,13 +250,13 @@ def _layout(
             if len(places) > 1:
                 which = " and ".join(header[at] for at in places)
                 raise ManifestError(
-                    f"{path}, line {line}: {which} could both be the column {field}. "
+                    f"{source.path}, line {line}: {which} could both be the column {field}. "
                     "Rename one, or name the right one in manifest.columns."
                 )
             twice = next((other for other, at in fields.items() if at in places), None)
             if twice:
                 raise ManifestError(
-                    f"{path}, line {line}: {header[places[0]]} can't be both {twice} and {field}. "
+                    f"{source.path}, line {line}: {header[places[0]]} can't be both {twice} and {field}. "
                     "Name another column for one of them in manifest.columns."
                 )
             if places:
@@ -343,7 +264,7 @@ def _layout(
     taken = range(end) if is_report else fields.values()
     own = tuple((at, (name, header[:at].count(name))) for at, name in enumerate(header) if at not in taken)
     only = report + REPORT_COLUMNS.index("outcome") if is_report else None
-    return Layout(path, encoding, delimiter, line, tuple(header), fields, own, only)
+    return Layout(source, delimiter, line, tuple(header), fields, own, only)
 
 
 def _require_columns(layout: Layout, mapped: Mapping[str, Sequence[str]]) -> None:

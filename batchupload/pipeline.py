@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from batchupload.attempt import make_attempt
 from batchupload.ending import after_last_attempt, broken_off, not_tried_again, unsent
 from batchupload.endpoint import Endpoint
+from batchupload.lines import ManifestError
 from batchupload.loading import Loading
-from batchupload.manifest import ManifestError
 from batchupload.model import Ending, Loaded, Order, Row, Standing
 from batchupload.pace import Pace, Turn
 from batchupload.readers import Readers

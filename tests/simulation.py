@@ -29,7 +29,8 @@ from xxhash import xxh3_128_hexdigest
 from batchupload.endpoint import Form, MultipartBody
 from batchupload.ledger import open_ledger
 from batchupload.ledger_file import connect
-from batchupload.manifest import ManifestError, open_manifest, read_rows
+from batchupload.lines import ManifestError
+from batchupload.manifest import open_manifest, read_rows
 from batchupload.model import PHOTO_FIELDS, Cause, NoReply, Phase, PhotoSet, Reply
 from batchupload.pace import Pace
 from batchupload.pipeline import Pipeline

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchupload.manifest import Layout, ManifestError, clean, open_manifest, read_rows
+from batchupload.lines import ManifestError
+from batchupload.manifest import Layout, clean, open_manifest, read_rows
 from batchupload.model import Row
 from batchupload.settings import ManifestSettings
 from batchupload.sheet import REPORT_COLUMNS, neutral, plain
@@ -192,9 +193,50 @@ def test_two_columns_for_one_field_are_refused(tmp_path: Path) -> None:
 def test_what_no_encoding_reads_is_refused_with_its_line(tmp_path: Path) -> None:
     content = ENGLISH.encode() + b"\nHT0001,f,b,h\nHT0002,\xff\xff\xff,b,h\n"
     assert "line 3: not readable as utf-8 or gb18030" in refusal(content, tmp_path)
+    chinese = f"{CHINESE}\n" + "HT0001,人像,国徽,免冠,加急\n" * 100_000
+    assert "line 100002: not readable as utf-8 or gb18030" in refusal(chinese.encode("gb18030") + b"\xff", tmp_path)
+    assert "line 100002: not readable as utf-16" in refusal(chinese.encode("utf-16") + b"\x00\xd8", tmp_path)
+    assert "line 100002: not readable as utf-8." in refusal(chinese.encode("utf-8-sig") + b"\xff", tmp_path)
+
+
+def test_a_wrong_encoding_that_was_named_is_to_be_left_out(tmp_path: Path) -> None:
     wrong = ManifestSettings(encoding="ascii")
-    message = refusal(f"{CHINESE}\n", tmp_path, wrong)
-    assert "line 1: not readable as ascii. Save it as CSV UTF-8, or name another encoding with --encoding." in message
+    message = refusal(f"{ENGLISH}\nHT0001,正面,b,h\n", tmp_path, wrong)
+    assert "line 2: not readable as ascii. Leave --encoding (manifest.encoding) out" in message
+    assert "name its encoding" not in message
+
+
+def test_a_line_of_another_encoding_spoils_no_other(tmp_path: Path) -> None:
+    good = "HT0001,人像,国徽,免冠,加急\n".encode()
+    content = f"{CHINESE}\n".encode() + good * 20_000 + "HT0002,张,李,王,加急\n".encode("gbk") + good
+    message = refusal(content, tmp_path)
+    assert "orders.csv, line 20002: this line isn't UTF-8, while 20,002 others are. Correct it" in message
+
+
+def test_gbk_that_looks_like_utf_8_here_and_there_is_gbk(tmp_path: Path) -> None:
+    # 女 and 联通 in GBK are good UTF-8 too.
+    text = ENGLISH + ",note\n" + "HT0001,f,b,h,女\n" * 20 + "HT0002,f,b,h,联通\nHT0003,f,b,h,男\n"
+    assert [row.own["note", 0] for row in rows_of(text.encode("gbk"), tmp_path)] == ["女"] * 20 + ["联通", "男"]
+
+
+@pytest.mark.parametrize("more", ["HT0001,x,b,h\n", "\n" * 100])
+def test_what_is_appended_after_the_first_look_is_not_read(tmp_path: Path, more: str) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text(f"{ENGLISH}\nHT0001,f,b,h\n")
+    layout = open_manifest(path, SETTINGS)
+    with path.open("a") as file:
+        file.write(more)
+    assert [row.order_id for row in read_rows(layout, SETTINGS)] == ["HT0001"]
+
+
+@pytest.mark.parametrize("after", ["HT0001,f,b,h\nHT0001,f,b,h\n", "HT0001,f,b,h\n", ""])
+def test_rows_that_are_no_longer_what_they_were_are_not_read(tmp_path: Path, after: str) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text(f"{ENGLISH}\nHT0001,f,b,h\nHT0002,f,b,h\n")
+    layout = open_manifest(path, SETTINGS)
+    path.write_text(f"{ENGLISH}\n{after}")
+    with pytest.raises(ManifestError, match="it was changed while it was read"):
+        list(read_rows(layout, SETTINGS))
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
@@ -219,9 +261,9 @@ def test_the_line_that_can_not_be_read_is_the_one_named(
     more = row.encode({"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(encoding, encoding))
     settings = ManifestSettings(encoding=encoding if named else "auto")
     message = refusal(text + bad + more * 10, tmp_path, settings)
-    assert f"line {rows + 2}: not readable as " in message
+    assert f"line {rows + 2}: " in message
     message = refusal(text + bad[:1], tmp_path, settings)
-    assert f"line {rows + 2}: not readable as " in message
+    assert f"line {rows + 2}: " in message
 
 
 def test_a_named_encoding_is_used(tmp_path: Path) -> None:

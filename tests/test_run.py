@@ -14,7 +14,7 @@ import pytest
 from conftest import Report, Shop, batchupload, outcomes, picture, read_report, send, send_to_sandbox, settings_for
 from xxhash import xxh3_128_digest
 
-from batchupload.manifest import ManifestError
+from batchupload.lines import ManifestError
 from batchupload.model import PHOTO_FIELDS
 from batchupload.reasons import Reason
 from batchupload.samples import write_corpus
@@ -158,19 +158,23 @@ async def test_a_photo_changed_between_attempts_is_not_sent(shop: Shop) -> None:
     assert outcomes(report) == {"HT000001": ("deferred", Reason.PHOTO_CHANGED)}
 
 
-async def test_a_manifest_that_grew_during_the_run_is_noticed(shop: Shop) -> None:
-    shop.orders(3)
+@pytest.mark.parametrize("row", ["HT777777,a,b,c\r\n", None])
+async def test_a_manifest_that_grew_during_the_run_is_noticed(shop: Shop, row: str | None) -> None:
+    orders = shop.orders(3)
     manifest = shop.manifest()
+    again = manifest.read_text().splitlines()[-1] + "\r\n"
     async with Sandbox(SandboxOptions(latency=0.3)) as server:
         running = asyncio.ensure_future(send(manifest, settings_for(server.url)))
         async with asyncio.timeout(20):
             while not server.stats()["requests"]:
                 await asyncio.sleep(0.005)
         with manifest.open("a") as file:
-            file.write("HT777777,a,b,c\r\n")
-        summary, _ = await running
+            file.write(row or again)
+        summary, report = await running
     assert summary.exit_code == 1
     assert "was changed during the run" in summary.as_text(1000)
+    assert sorted(row["order_id"] for row in report) == orders
+    assert {row["outcome"] for row in report} == {"uploaded"}
 
 
 async def test_the_same_manifest_named_twice_is_taken_once(shop: Shop) -> None:
