@@ -36,7 +36,7 @@ class EndpointWithOutage(ScriptedEndpoint):
 def test_ten_minutes_of_outage_cost_few_sends_and_no_order(tmp_path: Path) -> None:
     world = World(tmp_path, 1, 2000)
     with closing(VirtualLoop()) as loop, open(tmp_path / "endpoint.log", "wb") as log:
-        endpoint = EndpointWithOutage(random.Random(1), log.fileno(), 1, reliable=True, dies_after=-1)
+        endpoint = EndpointWithOutage(random.Random(1), log.fileno(), 1, plain=None, dies_after=-1)
         loop.run_until_complete(world.carry_out(1, endpoint))
         assert loop.time() > 660
     rows = rows_of(tmp_path / "report1.csv")
