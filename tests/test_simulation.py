@@ -8,9 +8,10 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from simulation import Labelled, ScriptedEndpoint, VirtualLoop, World, rows_of
+from simulation import URL, Labelled, ScriptedEndpoint, VirtualLoop, World, rows_of
 
 from batchupload.model import Cause, NoReply, Phase, Reply
+from batchupload.settings import Settings
 
 
 def test_every_invariant_holds_in_ten_worlds_of_a_thousand_orders(tmp_path: Path) -> None:
@@ -35,6 +36,9 @@ class EndpointWithOutage(ScriptedEndpoint):
 
 def test_ten_minutes_of_outage_cost_few_sends_and_no_order(tmp_path: Path) -> None:
     world = World(tmp_path, 1, 2000)
+    world.settings = Settings.model_validate(
+        {"endpoint": {"url": URL}, "photos": {"validate": "off"}, "pace": {"concurrency": 8}}
+    )
     with closing(VirtualLoop()) as loop, open(tmp_path / "endpoint.log", "wb") as log:
         endpoint = EndpointWithOutage(random.Random(1), log.fileno(), 1, plain=None, dies_after=-1)
         loop.run_until_complete(world.carry_out(1, endpoint))
