@@ -6,22 +6,22 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from batchupload import __version__
-from batchupload.model import BatchuploadError, Outcome
+from batchupload.model import BatchuploadError
+from batchupload.options import JOB_OPTIONS, SETTING_OF, options_of
 from batchupload.stderr import settle, unhurried
 
 if TYPE_CHECKING:
     from batchupload.config import Option
     from batchupload.settings import Settings
 
-F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_CONFIG = Path("config.yaml")
 
 EXIT_CODES = {
@@ -36,20 +36,6 @@ EXIT_CODES = {
     143: "stopped by SIGTERM, drained",
 }
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
-
-# Option → the setting it stands for; stronger than environment and config file.
-SETTING_OF = {
-    "concurrency": "pace.concurrency",
-    "validate": "photos.validate",
-    "endpoint": "endpoint.url",
-    "photos_root": "photos.root",
-    "encoding": "manifest.encoding",
-    "rate": "pace.rate",
-    "bandwidth": "pace.bandwidth",
-    "deadline": "pace.deadline",
-    "canary": "pace.canary",
-    "max_failures": "pace.max_failures",
-}
 
 
 class OutputError(BatchuploadError):
@@ -71,49 +57,6 @@ class LogLines(logging.Handler):
             sys.stderr.flush()
 
 
-class Outcomes(click.ParamType[frozenset[str]]):
-    """A list of outcomes, separated by commas."""
-
-    name = "OUTCOME,…"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
-        """Refuse what is no outcome."""
-        wanted = value if isinstance(value, frozenset) else frozenset(part.strip() for part in value.split(","))
-        if wrong := wanted - {outcome.value for outcome in Outcome}:
-            self.fail(f"{', '.join(sorted(wrong))}: no such outcome. There are: {', '.join(Outcome)}.", param, ctx)
-        return wanted
-
-
-def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_JOB_OPTIONS = _options(
-    click.argument("manifests", nargs=-1, type=click.Path(path_type=Path)),
-    click.option(
-        "-c", "--config", type=click.Path(path_type=Path), help="Config file [./config.yaml, if there is one]."
-    ),
-    click.option("--only", type=Outcomes(), help="Of an earlier report, take the rows with these outcomes."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N rows."),
-    click.option(
-        "--report", type=click.Path(path_type=Path), help="Report file, new, or a folder [beside the manifest]."
-    ),
-    click.option(
-        "--validate", type=click.Choice(["off", "header", "full"]), help="How closely photos are looked at [full]."
-    ),
-    click.option("--photos-root", type=click.Path(path_type=Path), help="Folder of the photos [the manifest's own]."),
-    click.option("--encoding", metavar="NAME", help="Encoding of the manifest [found out]."),
-    click.option("-q", "--quiet", is_flag=True, help="No progress, and no summary but for --json."),
-    click.option("-v", "--verbose", count=True, help="A line for each row; -vv also tells what the libraries say."),
-    click.option("--json", "as_json", is_flag=True, help="The summary as one line of JSON on standard output."),
-)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EXIT_CODES)
 @click.version_option(__version__, prog_name="batchupload")
 def cli() -> None:
@@ -131,7 +74,7 @@ def cli() -> None:
 
 
 @cli.command(epilog=_EXIT_CODES, short_help="Send the photos of a manifest, and write a report.")
-@_JOB_OPTIONS
+@JOB_OPTIONS
 @click.option("--dry-run", is_flag=True, help="Send nothing; the same as `check`.")
 @click.option("--concurrency", metavar="N|auto", help="Sends at once [auto: what the endpoint can take].")
 @click.option("--rate", metavar="N", help="Orders a second at most; or by the hour, such as '08:00,5 23:00,off'.")
@@ -144,14 +87,15 @@ def cli() -> None:
 def run(manifests: tuple[Path, ...], dry_run: bool, **options: Any) -> None:
     """Send the photos of every row of MANIFESTS, and write a report.
 
-    A manifest is a CSV file with the columns order_id, face, back and hand, by these or their usual Chinese names.
-    Without MANIFESTS those of the config are taken. Ctrl-C lets the orders under way end; a second one does not.
+    A manifest has the columns order_id, face, back and hand, by these or their usual Chinese names: CSV, a workbook
+    (.xlsx), JSON lines, each also gzipped; several, patterns such as '*.csv', or - for standard input. Without
+    MANIFESTS those of the config are taken. Ctrl-C lets the orders under way end; a second one does not.
     """
     _do(manifests, options, send=not dry_run)
 
 
 @cli.command(epilog=_EXIT_CODES, short_help="Validate and report as run does, but send nothing.")
-@_JOB_OPTIONS
+@JOB_OPTIONS
 def check(manifests: tuple[Path, ...], **options: Any) -> None:
     """Read MANIFESTS and all photos as `run` does, and write the report, but send nothing."""
     _do(manifests, options, send=False)
@@ -222,7 +166,7 @@ def init(file: Path) -> None:
     click.echo(f"Wrote {file}. Set endpoint.url, then look over a manifest: batchupload check orders.csv")
 
 
-_LEDGER_OPTIONS = _options(
+_LEDGER_OPTIONS = options_of(
     click.option("-c", "--config", type=click.Path(path_type=Path), help="Config file, which names the ledger."),
     click.option("--json", "as_json", is_flag=True, help="As one line of JSON."),
 )
@@ -314,14 +258,14 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
 
     from batchupload.job import Wish, execute, plan
 
-    settings, again = _settings(options, send=send)
+    settings, again, reading = _settings(options, send=send)
     paths = manifests or settings.manifest.paths
     if not paths:
         raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
     _log(options["verbose"])
     wish = Wish(
         paths, send, options["only"] or frozenset(), options["limit"], options["report"],
-        options.get("force", False), options["quiet"], options["verbose"] > 0, again,
+        options.get("force", False), options["quiet"], options["verbose"] > 0, again, reading,
     )  # fmt: skip
     planned = plan(wish, settings)
     # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
@@ -337,23 +281,25 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     _leave(summary.exit_code)
 
 
-def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tuple[str, ...]]":
-    """The settings, and the options to repeat in a command that goes on from here."""
+def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tuple[str, ...], tuple[str, ...]]":
+    """The settings, and the options to repeat in a command that goes on from here: in any, and for these manifests."""
     from batchupload.config import load
 
     file = options["config"] or os.environ.get("BATCHUPLOAD_CONFIG")
     if file is None and DEFAULT_CONFIG.exists():
         file = DEFAULT_CONFIG
     given: dict[str, Option] = {}
-    again = ["--config", str(options["config"])] if options["config"] else []
+    again, reading = ["--config", str(options["config"])] if options["config"] else [], list[str]()
     for name, setting in SETTING_OF.items():
         if options.get(name) is not None:
             option = "--" + name.replace("_", "-")
             value = options[name]
             given[setting] = (option, int(value) if name == "concurrency" and value.isdecimal() else value)
-            if name not in {"encoding", "deadline", "canary", "max_failures"}:
+            if name in {"encoding", "delimiter", "sheet"}:
+                reading += [option, str(options[name])]
+            elif name not in {"deadline", "canary", "max_failures"}:
                 again += [option, str(options[name])]
-    return load(Path(file) if file else None, os.environ, given, send=send), tuple(again)
+    return load(Path(file) if file else None, os.environ, given, send=send), tuple(again), tuple(reading)
 
 
 def _width() -> int:
@@ -362,7 +308,7 @@ def _width() -> int:
 
 
 def _ledger_path(config: Path | None) -> Path:
-    settings, _ = _settings({"config": config}, send=False)
+    settings, _, _ = _settings({"config": config}, send=False)
     return settings.ledger.path
 
 

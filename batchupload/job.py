@@ -15,10 +15,10 @@ from pathlib import Path
 from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
 from batchupload.endpoint import Endpoint
+from batchupload.inputs import open_manifests
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
-from batchupload.lines import ManifestError, is_changed
-from batchupload.manifest import Layout, open_manifest, read_rows
+from batchupload.manifest import Layout, read_rows
 from batchupload.model import BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.pipeline import Pipeline
@@ -36,6 +36,7 @@ from batchupload.report import (
     report_path,
 )
 from batchupload.settings import Settings
+from batchupload.source import STDIN, is_changed
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally, size
 from batchupload.survey import Survey, survey
@@ -63,6 +64,8 @@ class Wish:
     verbose: bool = False
     again: tuple[str, ...] = ()
     """Options to repeat in the command that goes on from here."""
+    reading: tuple[str, ...] = ()
+    """Options that say how the manifests are to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +83,10 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     began = datetime.now().astimezone()
     if settings.photos.root and not is_folder(settings.photos.root):
         raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
-    files: dict[Path, Path] = {}
-    for path in wish.manifests:
-        if not (name := str(path)).isprintable():  # bytes that are no UTF-8 could not be written down
-            raise ManifestError(f"{name!a}: this file name can't be written in a report. Rename the file.")
-        if files.setdefault(path.resolve(), path) is not path:
-            log.warning("%s is the same file as %s: its rows are taken once.", path, files[path.resolve()])
-    layouts = tuple(open_manifest(path, settings.manifest) for path in files.values())
-    for layout in layouts:
-        if wish.only and not layout.is_report:
-            raise ManifestError(f"{layout.path}: --only needs an earlier report, and this is none. Leave --only out.")
-        log.info("%s: %s, columns separated by %r", layout.path, layout.source.encoding, layout.delimiter)
+    layouts = open_manifests(wish.manifests, wish.only, settings.manifest)
+    if not wish.quiet:
+        for layout in layouts:
+            tell(f"{layout}\n")
     return Plan(layouts, survey(_rows(layouts, wish, settings), settings.photos.root), began)
 
 
@@ -228,7 +224,7 @@ def _rows(layouts: Sequence[Layout], wish: Wish, settings: Settings) -> Iterator
 
 def _own(layouts: Sequence[Layout]) -> list[OwnColumn]:
     """The own columns of all manifests, each once."""
-    return list(dict.fromkeys(column for layout in layouts for _, column in layout.own))
+    return list(dict.fromkeys(column for layout in layouts for _, column in layout.columns.own))
 
 
 def _changed(plan: Plan) -> str:
@@ -290,8 +286,8 @@ def _again(wish: Wish, settings: Settings, report: Path, manifests: Sequence[Pat
     """The command that sends what is left; after a check, or where the report is not `whole`, all of it."""
     if not wish.send or not whole:
         # A name that begins with a dash would be read as an option.
-        names = (f"./{path}" if str(path).startswith("-") else str(path) for path in wish.manifests)
-        return ("batchupload", "run", *names, *wish.again)
+        names = (f"./{path}" if str(path).startswith("-") and path != STDIN else str(path) for path in wish.manifests)
+        return ("batchupload", "run", *names, *wish.reading, *wish.again)
     root = common_root(manifests, settings.photos.root)
     moved = settings.photos.root is None and report.parent.absolute() != root
     only = ("--only", ",".join(AGAIN))

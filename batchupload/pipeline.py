@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from batchupload.attempt import make_attempt
 from batchupload.ending import after_last_attempt, broken_off, not_tried_again, unsent
 from batchupload.endpoint import Endpoint
-from batchupload.lines import ManifestError
 from batchupload.loading import Loading
 from batchupload.model import Ending, Loaded, Order, Row, Standing
 from batchupload.pace import Pace, Turn
@@ -17,6 +16,7 @@ from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.retry import RetryPolicy
 from batchupload.settings import Settings
+from batchupload.source import ManifestError
 from batchupload.stop import Stop
 from batchupload.survey import Survey
 

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     MISSING_CELL = "missing_cell", "The row lacks a cell that is needed: fill it in."
     EXTRA_CELLS = "extra_cells", "The row has more cells than the header: look for a stray separator."
     STRAY_QUOTE = "stray_quote", "The row's quotes don't pair up: close the quoted cell or remove the quote."
+    ROW_UNREADABLE = "row_unreadable", "The line is no JSON object with columns as keys: correct it."
     ROW_TOO_LONG = "row_too_long", "The row is longer than 256 KiB: this is hardly a row of a manifest."
     NUL_CHARACTER = "nul_character", "The row holds a NUL character: save the manifest again as plain CSV."
     ORDER_ID_EMPTY = "order_id_empty", "The order number is empty: fill it in."

@@ -153,6 +153,7 @@ class ManifestSettings(Section):
     paths: tuple[Path, ...] = Field((), description="The manifests that `batchupload run` takes when none is named.")
     encoding: str = Field("auto", description="auto, or a name such as utf-8, gb18030, big5, utf-16.")
     delimiter: Literal["auto", ",", ";", "\t"] = Field("auto", description='auto, ",", ";" or "\\t".')
+    sheet: str | None = Field(None, description="Sheet of a workbook; null is the first.")
     columns: Columns = Field(
         Columns(),
         description="Header names of your own for a column, such as order_id: [单号]; they go before the known names.",

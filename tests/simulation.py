@@ -29,7 +29,6 @@ from xxhash import xxh3_128_hexdigest
 from batchupload.endpoint import Form, MultipartBody
 from batchupload.ledger import open_ledger
 from batchupload.ledger_file import connect
-from batchupload.lines import ManifestError
 from batchupload.manifest import open_manifest, read_rows
 from batchupload.model import PHOTO_FIELDS, Cause, NoReply, Phase, PhotoSet, Reply
 from batchupload.pace import Pace
@@ -37,6 +36,7 @@ from batchupload.pipeline import Pipeline
 from batchupload.recorder import Recorder
 from batchupload.report import Report
 from batchupload.settings import FieldNames, Settings
+from batchupload.source import ManifestError
 from batchupload.stop import Stop
 from batchupload.summary import Tally
 from batchupload.survey import survey

@@ -298,7 +298,8 @@ async def test_where_nobody_watches_plain_lines_tell_how_far_it_is(shop: Shop) -
     shop.manifest()
     async with Sandbox(SandboxOptions(latency=0.6)) as server:
         done = await beside(server, "run", "orders.csv", "--concurrency", "2", cwd=shop.folder)
-    lines = done.stderr.splitlines()
+    first, *lines = done.stderr.splitlines()
+    assert first == "orders.csv: CSV, utf-8, comma; columns by their own names"
     assert lines
     for line in lines:
         assert re.match(r"\d\d:\d\d:\d\d \d+ of 40 rows \(\d+%\), [\d.]+/s, .+ kB/s, \d+ uploaded, ", line)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchupload.lines import ManifestError
-from batchupload.manifest import Layout, clean, open_manifest, read_rows
+from batchupload.columns import clean
+from batchupload.manifest import Layout, open_manifest, read_rows
 from batchupload.model import Row
 from batchupload.settings import ManifestSettings
 from batchupload.sheet import REPORT_COLUMNS, neutral, plain
+from batchupload.source import ManifestError
 from batchupload.survey import survey
 
 SETTINGS = ManifestSettings()

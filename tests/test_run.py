@@ -14,11 +14,11 @@ import pytest
 from conftest import Report, Shop, batchupload, outcomes, picture, read_report, send, send_to_sandbox, settings_for
 from xxhash import xxh3_128_digest
 
-from batchupload.lines import ManifestError
 from batchupload.model import PHOTO_FIELDS
 from batchupload.reasons import Reason
 from batchupload.samples import write_corpus
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+from batchupload.source import ManifestError
 
 
 def check_photos(report: Report, server: Sandbox, folder: Path) -> None:

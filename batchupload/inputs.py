@@ -1,0 +1,49 @@
+"""What the user named → the manifests that are read: files, patterns, standard input."""
+
+import glob
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from batchupload.manifest import Layout, open_manifest
+from batchupload.settings import ManifestSettings
+from batchupload.source import STDIN, ManifestError
+
+log = logging.getLogger(__name__)
+
+
+def open_manifests(named: Sequence[Path], only: frozenset[str], settings: ManifestSettings) -> tuple[Layout, ...]:
+    """Each manifest once, with what was found out of it. With `only` each must be an earlier report.
+
+    Raises `ManifestError`.
+    """
+    layouts: dict[Path, Layout] = {}
+    for path, by_pattern in _files(named):
+        if not (name := str(path)).isprintable():  # bytes that are no UTF-8 could not be written down
+            raise ManifestError(f"{name!a}: this file name can't be written in a report. Rename the file.")
+        if first := layouts.get(path.resolve()):
+            log.warning("%s is the same file as %s: its rows are taken once.", path, first.path)
+            continue
+        layout = open_manifest(path, settings)
+        if only and not layout.is_report:
+            raise ManifestError(f"{path}: --only needs an earlier report, and this is none. Leave --only out.")
+        if by_pattern and layout.is_report and not only:
+            log.warning("%s is an earlier report, and left out: name it to send its orders again.", path)
+            continue
+        layouts[path.resolve()] = layout
+    if not layouts:
+        raise ManifestError(f"{', '.join(map(str, named))}: only earlier reports there. Name a manifest.")
+    return tuple(layouts.values())
+
+
+def _files(named: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """Each file, and whether a pattern stands for it: a shell leaves that to us in a config, a timer, or in quotes."""
+    for path in named:
+        if path == STDIN or os.path.lexists(path) or not glob.has_magic(str(path)):
+            yield path, False
+            continue
+        found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if not found:
+            raise ManifestError(f"{path}: no file fits this pattern.")
+        yield from ((Path(one), True) for one in found)

@@ -1,0 +1,82 @@
+"""Lines of JSON objects → records: each key is a column, as if the manifest were a table."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from batchupload.delimited import Record
+from batchupload.lines import LINE_LIMIT, read_lines
+from batchupload.model import Problem
+from batchupload.reasons import Reason
+from batchupload.source import ManifestError, Source
+
+MOST_KEYS = 1000
+"""Different keys that one manifest may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """Text with one JSON object in each line."""
+
+    encoding: str
+
+    def __str__(self) -> str:
+        return f"JSON lines, {self.encoding}"
+
+
+def read_header(source: Source, encoding: str) -> list[str]:
+    """All keys that stand in the file, as they come. Raises `ManifestError` where these are no columns."""
+    keys: dict[str, None] = {}
+    for _, found in _objects(source, encoding):
+        if isinstance(found, dict):
+            keys |= dict.fromkeys(found)
+            if len(keys) > MOST_KEYS:
+                raise ManifestError(f"{source.path}: over {MOST_KEYS} different keys. Give each line the same ones.")
+    return list(keys)
+
+
+def read_records(source: Source, form: JsonLines, header: Sequence[str]) -> Iterator[Record]:
+    """One for each line with something in it."""
+    for line, found in _objects(source, form.encoding):
+        if isinstance(found, dict):
+            yield line, [_text(found.get(key)) for key in header], None
+        else:
+            yield line, [], found
+
+
+def _objects(source: Source, encoding: str) -> Iterator[tuple[int, dict[str, object] | Problem]]:
+    with closing(read_lines(source, encoding)) as lines:
+        for line, text in lines:
+            if len(text) > LINE_LIMIT:
+                yield line, Problem(Reason.ROW_TOO_LONG, "")
+            elif text.strip():
+                yield line, _object(text)
+
+
+def _object(text: str) -> dict[str, object] | Problem:
+    try:
+        found = json.loads(text, object_pairs_hook=_without_repeats)
+    except ValueError as error:
+        return Problem(Reason.ROW_UNREADABLE, f"no JSON object: {error}"[:200])
+    except RecursionError:
+        return Problem(Reason.ROW_UNREADABLE, "nested too deep")
+    return found if isinstance(found, dict) else Problem(Reason.ROW_UNREADABLE, "no JSON object")
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _text(value: object) -> str:
+    """A value as the cell of a table would have it."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case _:
+            return json.dumps(value, ensure_ascii=False)

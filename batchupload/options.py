@@ -1,0 +1,85 @@
+"""The options of `run` and `check`, and the settings they stand for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from batchupload.model import Outcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Option → the setting it stands for; stronger than environment and config file.
+SETTING_OF = {
+    "concurrency": "pace.concurrency",
+    "validate": "photos.validate",
+    "endpoint": "endpoint.url",
+    "photos_root": "photos.root",
+    "encoding": "manifest.encoding",
+    "delimiter": "manifest.delimiter",
+    "sheet": "manifest.sheet",
+    "rate": "pace.rate",
+    "bandwidth": "pace.bandwidth",
+    "deadline": "pace.deadline",
+    "canary": "pace.canary",
+    "max_failures": "pace.max_failures",
+}
+
+
+class Delimiter(click.ParamType[str]):
+    """A separator of columns, or the word for it."""
+
+    name = "comma|semicolon|tab"
+    _words = {"comma": ",", "semicolon": ";", "tab": "\t"}  # noqa: RUF012 (never changed)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what is none."""
+        if value not in {*self._words, *self._words.values()}:
+            self.fail(f"{value!r}: give comma, semicolon or tab.", param, ctx)
+        return self._words.get(value, str(value))
+
+
+class Outcomes(click.ParamType[frozenset[str]]):
+    """A list of outcomes, separated by commas."""
+
+    name = "OUTCOME,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        """Refuse what is no outcome."""
+        wanted = value if isinstance(value, frozenset) else frozenset(part.strip() for part in value.split(","))
+        if wrong := wanted - {outcome.value for outcome in Outcome}:
+            self.fail(f"{', '.join(sorted(wrong))}: no such outcome. There are: {', '.join(Outcome)}.", param, ctx)
+        return wanted
+
+
+def options_of(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+JOB_OPTIONS = options_of(
+    click.argument("manifests", nargs=-1, type=click.Path(path_type=Path)),
+    click.option(
+        "-c", "--config", type=click.Path(path_type=Path), help="Config file [./config.yaml, if there is one]."
+    ),
+    click.option("--only", type=Outcomes(), help="Of an earlier report, take the rows with these outcomes."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N rows."),
+    click.option(
+        "--report", type=click.Path(path_type=Path), help="Report file, new, or a folder [beside the manifest]."
+    ),
+    click.option(
+        "--validate", type=click.Choice(["off", "header", "full"]), help="How closely photos are looked at [full]."
+    ),
+    click.option("--photos-root", type=click.Path(path_type=Path), help="Folder of the photos [the manifest's own]."),
+    click.option("--encoding", metavar="NAME", help="Encoding of the manifest [found out]."),
+    click.option("--delimiter", type=Delimiter(), help="What separates its columns [found out]."),
+    click.option("--sheet", metavar="NAME", help="Sheet of a workbook [the first]."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, and no summary but for --json."),
+    click.option("-v", "--verbose", count=True, help="A line for each row; -vv also tells what the libraries say."),
+    click.option("--json", "as_json", is_flag=True, help="The summary as one line of JSON on standard output."),
+)

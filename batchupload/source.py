@@ -1,0 +1,167 @@
+"""A manifest file, or standard input → its bytes, the same at every reading: where the flow begins."""
+
+import gzip
+import io
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from xxhash import xxh3_128_digest
+
+from batchupload.model import BatchuploadError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+STDIN = Path("-")
+"""The manifest that comes by standard input."""
+STDIN_LIMIT = 1 << 30
+"""Bytes of it at most; they are kept in memory, compressed to about a fifth."""
+BLOCK = 128 * 1024
+"""Bytes that are read, and known again, at a time."""
+_GZIP = b"\x1f\x8b\x08"
+
+
+class ManifestError(BatchuploadError):
+    """The manifest can't be read at all, or no further."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A manifest as it was when it was opened first.
+
+    What is said of its rows then must hold when they are sent: what was appended since is not read, and what was
+    changed is refused.
+    """
+
+    path: Path
+    stamp: tuple[int, int]
+    """Its size, and its time of change in nanoseconds."""
+    blocks: tuple[bytes, ...]
+    """XXH3-128 of each block; of standard input, which can't be read again, the block itself, compressed."""
+    packed: bool
+    """Whether it is gzipped."""
+    kept: bool = False
+    """Whether it came by standard input."""
+
+
+def open_source(path: Path) -> Source:
+    """Read it to its end. Raises `ManifestError`, and `OSError` where the file can't be read."""
+    if path == STDIN:
+        return _open_stdin()
+    if not path.is_file():
+        what = "this is not a file" if path.exists() else "no such file"
+        raise ManifestError(f"{path}: {what}. Name a manifest: CSV, Excel or JSON lines; or - for standard input.")
+    with path.open("rb") as file:
+        packed = file.read(len(_GZIP)) == _GZIP
+        file.seek(0)
+        stamp = _stamp(os.fstat(file.fileno()))
+        return Source(path, stamp, tuple(map(xxh3_128_digest, _blocks(file, stamp[0]))), packed)
+
+
+def is_changed(source: Source) -> bool:
+    """Whether the file is no longer as it was, at its end or anywhere."""
+    if source.kept:
+        return False
+    try:
+        return _stamp(source.path.stat()) != source.stamp
+    except OSError:
+        return True
+
+
+def open_bytes(source: Source) -> "io.BufferedReader[_Stream]":
+    """Its bytes, unpacked. Reading raises `OSError`, and `ManifestError` where they are no longer what they were."""
+    same = _SameBytes(source)
+    return io.BufferedReader(_Unpacked(source.path, io.BufferedReader(same)) if source.packed else same)
+
+
+def _open_stdin() -> Source:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ManifestError("standard input is a terminal. Pipe a manifest into it: … | batchupload run -")
+    size, blocks, start = 0, [], b""
+    for block in _blocks(sys.stdin.buffer, STDIN_LIMIT + 1):
+        size, start = size + len(block), start or block[: len(_GZIP)]
+        blocks.append(zlib.compress(block, 1))
+    if size > STDIN_LIMIT:
+        raise ManifestError(f"standard input: more than {STDIN_LIMIT >> 30} GiB. Save it as a file, and name that.")
+    return Source(Path("stdin"), (size, 0), tuple(blocks), start == _GZIP, kept=True)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    while size > 0 and (block := file.read(min(BLOCK, size))):
+        size -= len(block)
+        yield block
+
+
+class _Stream(io.RawIOBase):
+    """Bytes that come block by block."""
+
+    _rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: "Buffer") -> int:
+        self._rest = self._rest or memoryview(self._next())
+        view = memoryview(room).cast("B")
+        some, self._rest = self._rest[: len(view)], self._rest[len(view) :]
+        view[: len(some)] = some
+        return len(some)
+
+    def _next(self) -> bytes:
+        raise NotImplementedError
+
+
+class _SameBytes(_Stream):
+    """The bytes that there were, and no others."""
+
+    def __init__(self, source: Source) -> None:
+        self._path = source.path
+        self._file = None if source.kept else source.path.open("rb")
+        self._blocks = iter(source.blocks)
+        self._left = source.stamp[0]
+
+    def _next(self) -> bytes:
+        known = next(self._blocks, None)
+        if known is None:
+            return b""
+        if self._file is None:
+            return zlib.decompress(known)
+        block = self._file.read(min(BLOCK, self._left))
+        if xxh3_128_digest(block) != known:
+            raise ManifestError(f"{self._path}: it was changed while it was read. Run again.")
+        self._left -= len(block)
+        return block
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+        super().close()
+
+
+class _Unpacked(_Stream):
+    """What a gzip file holds."""
+
+    def __init__(self, path: Path, file: "io.BufferedReader[_SameBytes]") -> None:
+        self._path = path
+        self._packed = file
+        self._file = gzip.GzipFile(fileobj=file, mode="rb")
+
+    def _next(self) -> bytes:
+        try:
+            return self._file.read1(BLOCK)
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            raise ManifestError(f"{self._path}: the gzip file is cut off or damaged. Fetch it again.") from None
+
+    def close(self) -> None:
+        self._file.close()
+        self._packed.close()
+        super().close()
