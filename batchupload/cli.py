@@ -15,7 +15,7 @@ import click
 
 from batchupload import __version__
 from batchupload.model import BatchuploadError
-from batchupload.options import JOB_OPTIONS, SETTING_OF, options_of
+from batchupload.options import JOB_OPTIONS, SETTING_OF, options_of, profile_option
 from batchupload.stderr import settle, unhurried
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ def check(manifests: tuple[Path, ...], **options: Any) -> None:
 
 
 @cli.command(short_help="Serve a stand-in endpoint on this machine.")
+@click.option("-c", "--config", type=click.Path(path_type=Path), help="Config of the shop that it stands in for.")
+@profile_option
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
 @click.option(
     "--fault", "faults", multiple=True, metavar="RULE", help="NAME=5% of all sends, NAME@ORDER, NAME@ORDER:2."
@@ -110,7 +112,16 @@ def check(manifests: tuple[Path, ...], **options: Any) -> None:
 @click.option("--latency", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="For each reply.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Requests worked on at once; 0 for no limit.")
 @click.option("--list-faults", is_flag=True, help="Show what can go wrong, and exit.")
-def sandbox(port: int, faults: tuple[str, ...], seed: int, latency: float, workers: int, list_faults: bool) -> None:
+def sandbox(
+    config: Path | None,
+    profile: str | None,
+    port: int,
+    faults: tuple[str, ...],
+    seed: int,
+    latency: float,
+    workers: int,
+    list_faults: bool,
+) -> None:
     """Serve a stand-in endpoint on this machine, to try manifests against.
 
     It takes uploads as the real one does, keeps hashes and sizes of what it accepted (never photos), and goes wrong
@@ -123,7 +134,7 @@ def sandbox(port: int, faults: tuple[str, ...], seed: int, latency: float, worke
     import asyncio
 
     from batchupload.sandbox import FAULTS, SandboxOptions, parse_fault
-    from batchupload.serve import serve
+    from batchupload.serve import like_shop, serve
 
     if list_faults:
         width = max(map(len, FAULTS))
@@ -132,6 +143,8 @@ def sandbox(port: int, faults: tuple[str, ...], seed: int, latency: float, worke
     try:
         rules = tuple(parse_fault(fault) for fault in faults)
         options = SandboxOptions(rules, seed, latency, workers)
+        if config or profile:
+            options = like_shop(options, _settings({"config": config, "profile": profile}, send=False)[0])
         asyncio.run(serve(options, port, click.echo))
     except ValueError as error:
         raise BatchuploadError(f"--fault: {error}") from None
@@ -168,6 +181,7 @@ def init(file: Path) -> None:
 
 _LEDGER_OPTIONS = options_of(
     click.option("-c", "--config", type=click.Path(path_type=Path), help="Config file, which names the ledger."),
+    profile_option,
     click.option("--json", "as_json", is_flag=True, help="As one line of JSON."),
 )
 
@@ -175,11 +189,11 @@ _LEDGER_OPTIONS = options_of(
 @cli.command()
 @_LEDGER_OPTIONS
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="The newest N.")
-def history(config: Path | None, as_json: bool, limit: int) -> None:
+def history(config: Path | None, profile: str | None, as_json: bool, limit: int) -> None:
     """Show the runs that the ledger knows, the newest last."""
     from batchupload import history as past
 
-    with past.read_ledger(_ledger_path(config)) as ledger:
+    with past.read_ledger(_ledger_path(config, profile)) as ledger:
         runs = ledger.runs(limit)
         text = past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or "No run yet."
     _print(text)
@@ -188,11 +202,11 @@ def history(config: Path | None, as_json: bool, limit: int) -> None:
 @cli.command()
 @click.argument("what", metavar="RUN|ORDER")
 @_LEDGER_OPTIONS
-def show(what: str, config: Path | None, as_json: bool) -> None:
+def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> None:
     """Show what the ledger knows of a run, by its number, or of an order: each attempt, and what each run said."""
     from batchupload import history as past
 
-    with past.read_ledger(_ledger_path(config)) as ledger:
+    with past.read_ledger(_ledger_path(config, profile)) as ledger:
         run = ledger.run(int(what)) if what.isascii() and what.isdigit() and len(what) < 10 else None
         attempts, outcomes = ledger.attempts(what), ledger.outcomes(what)
         lines = [f"Order {what}", *(attempt.line() for attempt in attempts), *(said.text() for said in outcomes)]
@@ -288,8 +302,10 @@ def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tup
     file = options["config"] or os.environ.get("BATCHUPLOAD_CONFIG")
     if file is None and DEFAULT_CONFIG.exists():
         file = DEFAULT_CONFIG
+    profile = options["profile"] or os.environ.get("BATCHUPLOAD_PROFILE")
     given: dict[str, Option] = {}
     again, reading = ["--config", str(options["config"])] if options["config"] else [], list[str]()
+    again += ["--profile", options["profile"]] if options["profile"] else []
     for name, setting in SETTING_OF.items():
         if options.get(name) is not None:
             option = "--" + name.replace("_", "-")
@@ -299,7 +315,8 @@ def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tup
                 reading += [option, str(options[name])]
             elif name not in {"deadline", "canary", "max_failures"}:
                 again += [option, str(options[name])]
-    return load(Path(file) if file else None, os.environ, given, send=send), tuple(again), tuple(reading)
+    settings = load(Path(file) if file else None, os.environ, given, send=send, profile=profile)
+    return settings, tuple(again), tuple(reading)
 
 
 def _width() -> int:
@@ -307,8 +324,8 @@ def _width() -> int:
     return max(60, min(shutil.get_terminal_size().columns, 100))
 
 
-def _ledger_path(config: Path | None) -> Path:
-    settings, _, _ = _settings({"config": config}, send=False)
+def _ledger_path(config: Path | None, profile: str | None) -> Path:
+    settings, _, _ = _settings({"config": config, "profile": profile}, send=False)
     return settings.ledger.path
 
 

@@ -10,6 +10,7 @@ from batchupload.sheet import REPORT_COLUMNS
 from batchupload.source import ManifestError
 
 FIELDS = ("order_id", *PHOTO_FIELDS)
+"""What a report always has."""
 
 KNOWN_NAMES = {
     "order_id": (
@@ -36,6 +37,7 @@ KNOWN_NAMES = {
         "手持身份证照",
         "手持身份证照片",
     ),
+    "custom": ("custom", "第四张照片", "附加照片", "其他照片"),
 }
 
 # White space of every script, and what has no width: zero-width space and joiners, marks of direction, BOM.
@@ -84,11 +86,11 @@ def find_columns(cells: Sequence[str], mapped: Mapping[str, Sequence[str]], wher
     end = report + len(REPORT_COLUMNS) if is_report else len(named)
     # Names of the user's own go first: a column that one of them means is no other field's by its known name.
     rounds: list[Mapping[str, Sequence[str]]] = (
-        [{field: (field,) for field in FIELDS}] if is_report else [mapped, KNOWN_NAMES]
+        [{field: (field,) for field in mapped}] if is_report else [mapped, KNOWN_NAMES]
     )
     for names in rounds:
-        free = [at for at in range(end) if at not in fields.values()]
-        for field in FIELDS:
+        free = [at for at in range(len(named)) if at not in fields.values() and (at < end or named[at] not in FIELDS)]
+        for field in mapped:
             wanted = [_normal(name) for name in names[field]]
             places = [at for at in free if named[at] in wanted] if field not in fields else []
             if len(places) > 1:
@@ -105,25 +107,25 @@ def find_columns(cells: Sequence[str], mapped: Mapping[str, Sequence[str]], wher
                 )
             if places:
                 fields[field] = places[0]
-    taken = range(end) if is_report else fields.values()
+    taken = {*fields.values(), *range(end if is_report else 0)}
     own = tuple((at, (name, header[:at].count(name))) for at, name in enumerate(header) if at not in taken)
     outcome = report + REPORT_COLUMNS.index("outcome") if is_report else None
     return Columns(tuple(header), fields, own, outcome)
 
 
-def require(columns: Columns, mapped: Mapping[str, Sequence[str]], where: str) -> None:
+def require(columns: Columns, mapped: Mapping[str, Sequence[str]], required: Sequence[str], where: str) -> None:
     """Raise `ManifestError` where a field has no column: it says which there are, which are needed, what is near."""
-    missing = [field for field in FIELDS if field not in columns.fields]
+    missing = [field for field in required if field not in columns.fields]
     if not missing:
         return
     found = ", ".join(columns.header[:30]) if len(columns.header) < 100 else f"{len(columns.header)} columns"
-    names = {field: (*mapped[field], *KNOWN_NAMES[field]) for field in FIELDS}
+    names = {field: (*mapped[field], *KNOWN_NAMES[field]) for field in mapped}
     hints = [f" Looked for {field} as {', '.join(names[field])}." for field in missing]
     hints += [f" Is {name} meant for {field}?" for field, name in _near(columns, names).items()]
     raise ManifestError(
         f"{where}: found the columns {found[:500]}; missing: "
         f"{', '.join(missing)}. "
-        f"The header needs {needed()}.{''.join(hints)} Rename the columns, or map them in manifest.columns."
+        f"The header needs {needed(required)}.{''.join(hints)} Rename the columns, or map them in manifest.columns."
     )
 
 
@@ -143,10 +145,10 @@ def _near(columns: Columns, names: Mapping[str, Sequence[str]]) -> dict[str, str
     return found
 
 
-def needed() -> str:
+def needed(required: Sequence[str]) -> str:
     """The columns that a manifest has, for a person."""
     chinese = {field: next(name for name in names if not name.isascii()) for field, names in KNOWN_NAMES.items()}
-    return ", ".join(f"{field} ({chinese[field]})" for field in FIELDS)
+    return ", ".join(f"{field} ({chinese[field]})" for field in required)
 
 
 def _normal(name: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from batchupload.model import BatchuploadError
+from batchupload.profiles import Config, ProfileError, lay_over, split
 from batchupload.settings import LedgerSettings, Settings
 
 ENVIRONMENT_PREFIX = "BATCHUPLOAD_"
@@ -20,6 +21,8 @@ Option = tuple[str, object]
 NO_URL = (
     "no endpoint.url is set: put the shop's address into the config (`batchupload init` writes one), or give --endpoint"
 )
+CHOICES = {"BATCHUPLOAD_CONFIG", "BATCHUPLOAD_PROFILE"}
+"""Variables of the environment that are no settings."""
 PLAIN = {
     "bool_parsing": "give true or false",
     "bool_type": "give true or false",
@@ -43,24 +46,35 @@ LISTS = {
 """A list as it may stand for a setting."""
 
 
+EXAMPLE_OF_PROFILES = (
+    "# Other shops, each chosen with --profile NAME: what stands there goes over the rest of this file. Each has a",
+    "# ledger of its own (batchupload-NAME.db if nothing else is said). Such as: {other: {endpoint: {url: https://…}}}",
+    "profiles: {}",
+)
+
+
 class ConfigError(BatchuploadError):
     """The settings can't be used; the message names every mistake with key, line and remedy."""
 
 
-def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str, Option], *, send: bool) -> Settings:
+def load(
+    file: Path | None,
+    environment: Mapping[str, str],
+    options: Mapping[str, Option],
+    *,
+    send: bool,
+    profile: str | None = None,
+) -> Settings:
     """Merge `options` (dotted key → its option and value) over the environment's variables over the YAML `file`.
 
-    Relative paths in the file count from the file's folder. `send=False` is for commands that send nothing: there
-    the endpoint's address is not held to the plaintext rule. Raises `ConfigError` with every mistake found.
+    In the file, the `profile` goes over the rest; relative paths there count from the file's folder. `send=False` is
+    for commands that send nothing: there the endpoint's address is not held to the plaintext rule. Raises
+    `ConfigError` with every mistake found.
     """
-    tree: dict[str, Any] = {}
-    origins: dict[Path_, str] = {}
-    if file is not None:
-        tree, origins = read_yaml(file)
-        _anchor(tree, file.parent)
+    tree, origins = _of_file(file, profile)
     names = {environment_name(key): key for key in keys()}
     mistakes = []
-    for name in sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX) and n != "BATCHUPLOAD_CONFIG"):
+    for name in sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX) and n not in CHOICES):
         if name not in names:
             mistakes.append(f"{name} in the environment: no such setting.{_nearest_variable(name)}")
             continue
@@ -81,6 +95,27 @@ def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return settings
+
+
+def _of_file(file: Path | None, profile: str | None) -> Config:
+    """What the file says, with its profile laid over the rest."""
+    if file is None:
+        if profile:
+            raise ConfigError(f"--profile {profile}: there is no config file that has it. Name one with --config.")
+        return {}, {}
+    try:
+        common, profiles = split(read_yaml(file))
+    except ProfileError as error:
+        raise ConfigError(str(error)) from None
+    if profile and profile not in profiles:
+        names = ", ".join(profiles) or "none"
+        raise ConfigError(f"--profile {profile}: {file} has no such profile. It has: {names}.")
+    for tree, _ in (common, *profiles.values()):
+        _anchor(tree, file.parent)
+    ledger = common[0].setdefault("ledger", {})
+    if isinstance(ledger, dict):
+        ledger.setdefault("path", str(file.parent / LedgerSettings().path))
+    return lay_over(common, profile, profiles[profile]) if profile else common
 
 
 def read_yaml(file: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
@@ -122,6 +157,7 @@ def example() -> str:
     for section, field in Settings.model_fields.items():
         lines += ["", f"# {field.description}", f"{section}:"]
         lines += _example_of(_section(field.annotation), "  ")
+    lines += ["", *EXAMPLE_OF_PROFILES]
     return "\n".join(lines) + "\n"
 
 
@@ -153,10 +189,7 @@ def _example_of(section: type[BaseModel], indent: str) -> Iterator[str]:
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
-    """Make the file's relative paths count from its own folder; the ledger is there if nothing else is said."""
-    ledger = tree.setdefault("ledger", {})
-    if isinstance(ledger, dict):
-        ledger.setdefault("path", str(LedgerSettings().path))
+    """Make the file's relative paths count from its own folder."""
     for section, name in (("photos", "root"), ("ledger", "path"), ("report", "folder")):
         inner = tree.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(name), str):

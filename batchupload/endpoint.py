@@ -5,7 +5,7 @@ import errno
 import math
 import secrets
 import socket
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -72,7 +72,7 @@ class Endpoint:
         self._timeouts = timeouts
         self._bandwidth = bandwidth
         self._url = URL(settings.url)
-        self._form = Form(settings.fields, secrets.token_hex(16))
+        self._form = Form(settings.fields, secrets.token_hex(16), settings.more_fields)
         self._used: WeakSet[asyncio.BaseTransport] = WeakSet()
 
     async def __aenter__(self) -> Self:
@@ -191,16 +191,17 @@ class Watchdog:
 class Form:
     """What the bodies of one run have in common. The boundary is random: no photo can have been made to hold it."""
 
-    def __init__(self, names: FieldNames, boundary: str) -> None:
+    def __init__(self, names: FieldNames, boundary: str, more: Mapping[str, str] | None = None) -> None:
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._names = names
         self._part = f"--{boundary}\r\nContent-Disposition: form-data; name="
+        self._more = "".join(f'{self._part}"{name}"\r\n\r\n{value}\r\n' for name, value in (more or {}).items())
         self._end = f"\r\n--{boundary}--\r\n".encode()
 
     def buffers(self, order_id: str, photo_set: PhotoSet) -> list[bytes]:
         """One body, in parts: what frames the photos, and their contents themselves."""
         # The order number comes first: a server that cuts the body short knows at least whose it was.
-        frame = f'{self._part}"{self._names.order_id}"\r\n\r\n{order_id}\r\n'
+        frame = f'{self._part}"{self._names.order_id}"\r\n\r\n{order_id}\r\n{self._more}'
         buffers = []
         for photo in photo_set.photos:
             name, extension = getattr(self._names, photo.field), EXTENSIONS[photo.media_type]

@@ -19,7 +19,7 @@ from batchupload.inputs import open_manifests
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
 from batchupload.manifest import Layout, read_rows
-from batchupload.model import BatchuploadError, OwnColumn, Row
+from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
@@ -183,7 +183,8 @@ async def _records(
         if ledger:
             # Before the report is there: a run that dies in between must know its report again.
             await ledger.start_run(began, settings.endpoint.url, manifests, path)
-        report = Report(path, manifests, _own(plan.layouts), settings.photos.root)
+        more = [field for field in settings.manifest.photo_fields if field not in PHOTO_FIELDS]
+        report = Report(path, manifests, _own(plan.layouts), settings.photos.root, more)
         aside = None
         try:
             aside = move_aside(path) if replaces else None

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import assert_never
 
 from batchupload import delimited, jsonlines, workbook
-from batchupload.columns import EDGES, FIELDS, Columns, clean, find_columns, needed, require
+from batchupload.columns import EDGES, Columns, clean, find_columns, needed, require
 from batchupload.delimited import DELIMITERS, Delimited, Record
 from batchupload.jsonlines import JsonLines
 from batchupload.lines import find_encoding
-from batchupload.model import PHOTO_FIELDS, Problem, Row
+from batchupload.model import Problem, Row
 from batchupload.reasons import Reason
 from batchupload.settings import ManifestSettings
 from batchupload.sheet import plain
@@ -49,7 +49,8 @@ class Layout:
 
 def open_manifest(path: Path, settings: ManifestSettings) -> Layout:
     """Find out form, encoding and columns. Raises `ManifestError`."""
-    mapped = {field: getattr(settings.columns, field) for field in FIELDS}
+    mapped = {field: getattr(settings.columns, field) for field in ("order_id", *settings.photo_fields)}
+    required = ("order_id", *settings.required)
     try:
         source = open_source(path)
         layouts = [
@@ -59,9 +60,9 @@ def open_manifest(path: Path, settings: ManifestSettings) -> Layout:
     except OSError as error:
         raise ManifestError(f"{path}: can't be read ({error.strerror}). Check its permissions.") from None
     if not layouts:
-        raise ManifestError(f"{source.path}: the manifest is empty. It needs a header line: {needed()}.")
+        raise ManifestError(f"{source.path}: the manifest is empty. It needs a header line: {needed(required)}.")
     best = max(layouts, key=lambda layout: len(layout.columns.fields))
-    require(best.columns, mapped, _where(source, best.form, best.header_line))
+    require(best.columns, mapped, required, _where(source, best.form, best.header_line))
     return best
 
 
@@ -78,7 +79,7 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
             if any(cell.strip() for cell in cells) or problem:
                 if only and (outcome is None or len(cells) <= outcome or cells[outcome] not in only):
                     continue
-                yield _row(layout, line, cells, problem, pattern)
+                yield _row(layout, line, cells, problem, pattern, settings.required)
     except (OSError, UnicodeError) as error:
         raise ManifestError(f"{layout.path}: changed or broke while it was read ({error}). Run again.") from None
 
@@ -116,12 +117,20 @@ def _where(source: Source, form: Form, line: int) -> str:
     return f"{source.path}{place}, line {line or 1}"
 
 
-def _row(layout: Layout, line: int, cells: Sequence[str], problem: Problem | None, pattern: re.Pattern[str]) -> Row:
+def _row(
+    layout: Layout,
+    line: int,
+    cells: Sequence[str],
+    problem: Problem | None,
+    pattern: re.Pattern[str],
+    required: Sequence[str],
+) -> Row:
     if layout.is_report:
         cells = [plain(cell) for cell in cells]
     values = {field: cells[at] if at < len(cells) else "" for field, at in layout.columns.fields.items()}
-    order_id = clean(values["order_id"])
-    photos = {field: EDGES.sub("", values[field]) for field in PHOTO_FIELDS}
+    order_id = clean(values.pop("order_id"))
+    photos = {field: EDGES.sub("", path) for field, path in values.items()}
+    photos = {field: path for field, path in photos.items() if path or field in required}
     own = {name: cells[at] if at < len(cells) else "" for at, name in layout.columns.own}
     problem = problem or _problem(layout.columns, cells, order_id, photos, pattern)
     return Row(layout.path, line, order_id, photos, own, problem)
@@ -144,7 +153,7 @@ def _problem(
         number = re.fullmatch(r"[0-9.,]+E\+?[0-9]+", order_id, re.IGNORECASE)
         hint = "; Excel made a number of it: format the column as text" if number else ""
         return Problem(Reason.ORDER_ID_MALFORMED, f"must match {pattern.pattern}{hint}")
-    missing = [header[columns.fields[field]] for field in PHOTO_FIELDS if not photos[field]]
+    missing = [header[columns.fields[field]] for field, path in photos.items() if not path]
     if missing:
         return Problem(Reason.MISSING_CELL, f"empty: {', '.join(missing)}")
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from batchupload.reasons import Reason
 
 PHOTO_FIELDS = ("face", "back", "hand")
-"""The photos of a set, in the order in which they are read, checked and sent."""
+"""The photos that a set usually has, in the order in which they are read, checked and sent."""
 
 OwnColumn = tuple[str, int]
 """A manifest's own column: its name, and how many columns before it have the same name."""

@@ -62,11 +62,14 @@ def options_of(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+profile_option = click.option("--profile", metavar="NAME", help="Shop of the config's profiles.")
+
 JOB_OPTIONS = options_of(
     click.argument("manifests", nargs=-1, type=click.Path(path_type=Path)),
     click.option(
         "-c", "--config", type=click.Path(path_type=Path), help="Config file [./config.yaml, if there is one]."
     ),
+    profile_option,
     click.option("--only", type=Outcomes(), help="Of an earlier report, take the rows with these outcomes."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N rows."),
     click.option(

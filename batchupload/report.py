@@ -117,8 +117,17 @@ def _existing(path: Path) -> ReportError:
 class Report:
     """The report file of one run, an async context manager; new, and readable by its owner only."""
 
-    def __init__(self, path: Path, manifests: Sequence[Path], own: Sequence[OwnColumn], root: Path | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifests: Sequence[Path],
+        own: Sequence[OwnColumn],
+        root: Path | None,
+        more_photos: Sequence[str] = (),
+    ) -> None:
         self.path = path
+        self._more_photos = more_photos
+        """Photo fields beside those that every report has."""
         self._several = len(manifests) > 1
         self._own = own
         common = common_root(manifests, root)
@@ -132,7 +141,7 @@ class Report:
 
     async def __aenter__(self) -> Self:
         """Create the file with its header. Raises `ReportError`."""
-        columns = [*REPORT_COLUMNS, *(name for name, _ in self._own)]
+        columns = [*REPORT_COLUMNS, *self._more_photos, *(name for name, _ in self._own)]
         try:
             async with asyncio.timeout(WRITE_SECONDS):
                 self._file = await aiofiles.open(self.path, "xb", buffering=0, opener=_private, executor=self._thread)
@@ -211,7 +220,7 @@ class Report:
             str(ending.bytes_sent),
             ending.started_at.isoformat(timespec="milliseconds") if ending.started_at else "",
             str(round(ending.seconds * 1000)) if ending.attempts else "",
-            *(self._photo(row, field) for field in PHOTO_FIELDS),
+            *(self._photo(row, field) for field in (*PHOTO_FIELDS, *self._more_photos)),
             *own,
         ]
         return [str(row.manifest), *cells] if self._several else cells

@@ -61,6 +61,9 @@ class SandboxOptions:
     """All fields of a larger body are dropped (`post_max_size`)."""
     order_id_pattern: str = r"[A-Za-z0-9][A-Za-z0-9_-]{3,63}"
     path: str = "/order/api/haoteam/getimg"
+    order_id_field: str = "order_id"
+    photo_fields: frozenset[str] = frozenset(PHOTO_FIELDS)
+    """The files that an upload must have; any others are taken too."""
 
 
 class PhotoRecord(TypedDict):
@@ -76,6 +79,7 @@ class PhotoRecord(TypedDict):
 class _Body:
     """What has been read of one request body so far."""
 
+    order_id_field: str
     order_id: str | None = None
     photos: dict[str, PhotoRecord] = field(default_factory=dict)
     read: int = 0
@@ -117,7 +121,7 @@ class _Body:
                 "type": media_type,
                 "filename": filename,
             }
-        elif name == "order_id":
+        elif name == self.order_id_field:
             self.order_id = start.decode(errors="replace")
         yield
 
@@ -238,7 +242,7 @@ class Sandbox:
             tally.bytes += request.content.total_bytes
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
-        body, fault, decided = _Body(), None, False
+        body, fault, decided = _Body(self.options.order_id_field), None, False
         halfway = (request.content_length or 0) // 2
         try:
             async with aclosing(body.fill(request)) as pieces:
@@ -290,7 +294,7 @@ class Sandbox:
         return answer
 
     def _judge(self, body: _Body) -> Answer:
-        if not body.photos.keys() >= set(PHOTO_FIELDS):
+        if not body.photos.keys() >= self.options.photo_fields:
             return PHOTOS_MISSING
         if not self._order_id.fullmatch(body.order_id or ""):
             return BAD_ORDER_ID

@@ -3,9 +3,25 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 from batchupload.model import BatchuploadError
 from batchupload.sandbox import Sandbox, SandboxOptions
+from batchupload.settings import Settings
+
+
+def like_shop(options: SandboxOptions, settings: Settings) -> SandboxOptions:
+    """As the endpoint of these settings: its path, its form fields, its limits."""
+    fields = settings.endpoint.fields
+    return replace(
+        options,
+        max_photo_bytes=settings.photos.max_bytes,
+        order_id_pattern=settings.manifest.order_id_pattern,
+        path=urlsplit(settings.endpoint.url).path or "/",
+        order_id_field=fields.order_id,
+        photo_fields=frozenset(getattr(fields, field) for field in settings.manifest.required),
+    )
 
 
 async def serve(options: SandboxOptions, port: int, say: Callable[[str], None]) -> None:

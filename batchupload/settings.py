@@ -3,14 +3,16 @@
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
 from batchupload.timetable import Timetable, bytes_per_second, orders_per_second, timetable
 
+PhotoField = Literal["face", "back", "hand", "custom"]
+"""The photos that a shop of this system may take; `custom` is a fourth that some products have."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -65,6 +67,13 @@ class ReplyRule(Section):
         return self
 
 
+def field_name(name: str) -> str:
+    """Raise a `ValueError` where it can't be the name of a form field everywhere."""
+    if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,64}", name):
+        raise ValueError("a field name has 1 to 64 ASCII letters, digits, or one of _ . - [ ]")
+    return name
+
+
 class FieldNames(Section):
     """Names of the form fields on the wire."""
 
@@ -72,17 +81,16 @@ class FieldNames(Section):
     face: str = "face"
     back: str = "back"
     hand: str = "hand"
+    custom: str = "custom"
 
     @field_validator("*")
     @classmethod
     def _plain(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,64}", name):
-            raise ValueError("a field name has 1 to 64 ASCII letters, digits, or one of _ . - [ ]")
-        return name
+        return field_name(name)
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        names = [self.order_id, self.face, self.back, self.hand]
+        names = [self.order_id, self.face, self.back, self.hand, self.custom]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"two fields have the name {twice!r}; each needs its own")
@@ -99,6 +107,9 @@ class EndpointSettings(Section):
         False, description="true sends ID photos over plain http:// to a host off this machine."
     )
     fields: FieldNames = Field(FieldNames(), description="Names of the form fields.")
+    more_fields: dict[str, str] = Field(
+        {}, description="Form fields that every upload has beside those, such as: {source: backfill}"
+    )
     replies: tuple[ReplyRule, ...] = Field(
         (),
         description="What answers mean; the first match wins, else code 200 accepts and any other rejects. "
@@ -107,6 +118,17 @@ class EndpointSettings(Section):
     max_reply_bytes: Annotated[int, Field(ge=1024, le=1 << 24)] = Field(
         65536, description="A longer answer is not read to its end and counts as unreadable."
     )
+
+    @field_validator("more_fields")
+    @classmethod
+    def _sendable(cls, more: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        fields: FieldNames = info.data.get("fields", FieldNames())
+        for name, value in more.items():
+            if field_name(name) in fields.model_dump().values():
+                raise ValueError(f"fields has {name!r} too; each field needs its own name")
+            if not value.isprintable():
+                raise ValueError(f"the value of {name} must be one line of plain text")
+        return more
 
     @field_validator("url")
     @classmethod
@@ -140,6 +162,7 @@ class Columns(Section):
     face: tuple[str, ...] = ()
     back: tuple[str, ...] = ()
     hand: tuple[str, ...] = ()
+    custom: tuple[str, ...] = ()
 
     @field_validator("*", mode="before")
     @classmethod
@@ -158,11 +181,30 @@ class ManifestSettings(Section):
         Columns(),
         description="Header names of your own for a column, such as order_id: [单号]; they go before the known names.",
     )
+    required: tuple[PhotoField, ...] = Field(
+        ("face", "back", "hand"), description="Photos that every order needs, of face, back, hand and custom."
+    )
+    optional: tuple[PhotoField, ...] = Field((), description="Photos that are sent where the manifest has them.")
     order_id_pattern: str = Field(
         "[A-Za-z0-9][A-Za-z0-9_-]{3,63}", description="Regular expression that a whole order number matches."
     )
 
     _pattern = field_validator("order_id_pattern")(compiled)
+
+    @property
+    def photo_fields(self) -> tuple[PhotoField, ...]:
+        """The photos that are sent, in their order on the wire."""
+        return tuple(field for field in get_args(PhotoField) if field in {*self.required, *self.optional})
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        named = [*self.required, *self.optional]
+        twice = next((field for field in named if named.count(field) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} stands twice in required and optional; name each photo once")
+        if not self.required:
+            raise ValueError("required must name a photo: an order without any can't be sent")
+        return self
 
     @field_validator("encoding")
     @classmethod

@@ -187,8 +187,8 @@ def test_two_fields_of_one_name_are_refused(tmp_path: Path) -> None:
             "endpoint.replies.0.mesage: no such setting. Did you mean message? Allowed here: code, message, then.",
         ),
         (
-            "endpoint: {fields: {custom: x}}",
-            "endpoint.fields.custom: no such setting. Allowed here: order_id, face, back, hand.",
+            "endpoint: {fields: {costum: x}}",
+            "endpoint.fields.costum: no such setting. Did you mean custom? Allowed here: order_id, face, back, hand, ",
         ),
     ],
 )
