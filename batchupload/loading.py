@@ -2,13 +2,16 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
 
 from batchupload.ending import already_uploaded, not_tried_again, unusable
 from batchupload.model import Ending, Loaded, Order, Outcome, PhotoSet, Problem
 from batchupload.readers import Found, Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.settings import PhotoSettings
+from batchupload.settings import Settings
+from batchupload.sources import Sources
 from batchupload.stop import InterruptedAttemptError, Stop
 
 ORDERS_AT_ONCE = 16
@@ -20,12 +23,14 @@ log = logging.getLogger(__name__)
 
 
 class Loading:
-    """Reads and checks photos. Without `send` that is all; with `force` also those go on that were uploaded before."""
+    """Fetches, reads and checks photos; an async context manager.
+
+    Without `send` that is all; with `force` also those go on that were uploaded before.
+    """
 
     def __init__(
         self,
-        readers: Readers,
-        settings: PhotoSettings,
+        settings: Settings,
         recorder: Recorder,
         stop: Stop,
         elapsed: Callable[[Order], float],
@@ -33,14 +38,26 @@ class Loading:
         send: bool,
         force: bool,
     ) -> None:
-        self._readers = readers
-        self._settings = settings
+        self.readers = Readers(settings.timeouts.photos)
+        """Threads for all blocking work of the run."""
+        self._sources = Sources(settings.photos, settings.retry, settings.timeouts)
+        self._settings = settings.photos
         self._recorder = recorder
         self._stop = stop
         self._elapsed = elapsed
         self._send = send
         self._force = force
         self._set_size = BYTES_AT_ONCE
+
+    async def __aenter__(self) -> Self:
+        await self._sources.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.readers.close()
+        await self._sources.__aexit__(kind, error, trace)
 
     def at_once(self, concurrency: int) -> int:
         """Orders to take at a time: no more than sends that may be under way, nor more than memory is well spent on."""
@@ -72,7 +89,8 @@ class Loading:
             return [self.left(order) for order in orders]
         try:
             async with self._stop.interruptible():
-                found = await self._readers.load(orders, self._settings)
+                fetched = await self._sources.fetch([order.row.photos for order in orders])
+                found = await self.readers.load(orders, self._settings, fetched)
         except InterruptedAttemptError:
             return [self.left(order) for order in orders]
         self._set_size = max((one.size for one in found if isinstance(one, PhotoSet)), default=self._set_size)
@@ -81,6 +99,8 @@ class Loading:
     def _looked_at(self, order: Order, found: Found) -> Ending | Loaded:
         if isinstance(found, Reason):
             return not_tried_again(order, self._elapsed(order), found)
+        if isinstance(found, Problem) and found.reason is Reason.PHOTO_NOT_FETCHED:
+            return not_tried_again(order, self._elapsed(order), found.reason, found.detail)
         if isinstance(found, Problem):
             return unusable(order, self._elapsed(order), found)
         if not self._send:

@@ -15,6 +15,11 @@ OwnColumn = tuple[str, int]
 """A manifest's own column: its name, and how many columns before it have the same name."""
 
 
+def is_address(path: str) -> bool:
+    """Whether a photo's path is an address such as https://… rather than a file's."""
+    return "://" in path
+
+
 class BatchuploadError(Exception):
     """Wrong usage, config or manifest: the message says what is wrong and what to do."""
 

@@ -10,7 +10,7 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 # Importing the plugins loads the decoders now, not in a worker thread.
@@ -66,9 +66,13 @@ class FilesExhaustedError(Exception):
 
 
 def load_photos(
-    paths: Mapping[str, str], folder: Path, settings: PhotoSettings, trusted: bytes | None = None
+    paths: Mapping[str, str],
+    folder: Path,
+    settings: PhotoSettings,
+    trusted: bytes | None = None,
+    fetched: Mapping[str, bytes] = MappingProxyType({}),
 ) -> PhotoSet | Problem:
-    """Read and validate the photos of one order.
+    """Read and validate the photos of one order, but for reading those that were `fetched` already.
 
     Paths are relative to `settings.root`, or else to `folder`. A set with the digest `trusted`, which was validated
     before, is not decoded again. Raises `FilesExhaustedError`.
@@ -78,7 +82,7 @@ def load_photos(
     with Folders(settings.root or folder, settings.allow_outside_root) as folders:
         for field, path in paths.items():
             try:
-                contents.append(read_photo(path, folders, settings))
+                contents.append(fetched.get(field) or read_photo(path, folders, settings))
                 photos.append(Photo(field, contents[-1], media_type_of(contents[-1])))
             except PhotoError as error:
                 return _problem(field, error)
@@ -116,7 +120,7 @@ def read_photo(path: str, folders: "Folders", settings: PhotoSettings) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise PhotoError(Reason.PHOTO_NOT_A_FILE, "")
         if status.st_size > settings.max_bytes:
-            raise _too_large(status.st_size, settings.max_bytes)
+            raise too_large(status.st_size, settings.max_bytes)
         content = os.read(descriptor, status.st_size + 1)
         # Not what was announced: a network disk reads in parts, or the file changes at this moment.
         while len(content) not in {status.st_size, settings.max_bytes + 1} and (more := os.read(descriptor, 1 << 16)):
@@ -126,7 +130,7 @@ def read_photo(path: str, folders: "Folders", settings: PhotoSettings) -> bytes:
     finally:
         os.close(descriptor)
     if len(content) > settings.max_bytes:
-        raise _too_large(len(content), settings.max_bytes)
+        raise too_large(len(content), settings.max_bytes)
     if not content:
         raise PhotoError(Reason.PHOTO_EMPTY, "")
     return content
@@ -334,5 +338,5 @@ def _unreadable(error: OSError) -> Exception:
     return PhotoError(Reason.PHOTO_UNREADABLE, (error.strerror or "").lower())
 
 
-def _too_large(size: int, limit: int) -> PhotoError:
+def too_large(size: int, limit: int) -> PhotoError:
     return PhotoError(Reason.PHOTO_TOO_LARGE, f"{size} bytes, at most {limit}")

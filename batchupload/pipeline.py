@@ -11,7 +11,6 @@ from batchupload.endpoint import Endpoint
 from batchupload.loading import Loading
 from batchupload.model import Ending, Loaded, Order, Row, Standing
 from batchupload.pace import Pace, Turn
-from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.retry import RetryPolicy
@@ -50,10 +49,7 @@ class Pipeline:
         self._pace = pace
         self._stop = stop
         self._recorder = recorder
-        self._readers = Readers(settings.timeouts.photos)
-        self._loading = Loading(
-            self._readers, settings.photos, recorder, stop, self._elapsed, send=endpoint is not None, force=force
-        )
+        self._loading = Loading(settings, recorder, stop, self._elapsed, send=endpoint is not None, force=force)
         self._retry = RetryPolicy(settings.retry)
         self._orders: asyncio.Queue[Order | None] = asyncio.Queue(QUEUED)
         self._loaded: asyncio.Queue[list[Loaded] | None] = asyncio.Queue(1)
@@ -64,24 +60,21 @@ class Pipeline:
 
     async def run(self, rows: Iterator[Row]) -> None:
         """Bring every row to its ending."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                drain = group.create_task(self._stop.drained(self._settings.timeouts.drain))
-                recorder = group.create_task(self._record())
-                loaders = [group.create_task(self._load()) for _ in range(self._readers.count)]
-                if self._endpoint:
-                    group.create_task(self._dispatch(group, self._endpoint))
-                await self._feed(rows)
-                await self._orders.join()
-                for _ in loaders:
-                    await self._orders.put(None)
-                if self._endpoint:
-                    await self._loaded.put(None)
-                await self._ended.put(None)
-                await recorder
-                drain.cancel()
-        finally:
-            self._readers.close()
+        async with self._loading, asyncio.TaskGroup() as group:
+            drain = group.create_task(self._stop.drained(self._settings.timeouts.drain))
+            recorder = group.create_task(self._record())
+            loaders = [group.create_task(self._load()) for _ in range(self._loading.readers.count)]
+            if self._endpoint:
+                group.create_task(self._dispatch(group, self._endpoint))
+            await self._feed(rows)
+            await self._orders.join()
+            for _ in loaders:
+                await self._orders.put(None)
+            if self._endpoint:
+                await self._loaded.put(None)
+            await self._ended.put(None)
+            await recorder
+            drain.cancel()
 
     async def _feed(self, rows: Iterator[Row]) -> None:
         """Rows → orders that are to be sent, and the endings of the others; all of them, unless it must end at once."""
@@ -107,7 +100,7 @@ class Pipeline:
 
     async def _read(self, rows: Iterator[Row]) -> list[Row]:
         try:
-            return await self._readers.do(lambda: list(itertools.islice(rows, ROWS_AT_ONCE)))
+            return await self._loading.readers.do(lambda: list(itertools.islice(rows, ROWS_AT_ONCE)))
         except ManifestError as error:
             self.broken = error
         except TimeoutError:

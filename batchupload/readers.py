@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import repeat
 from typing import TypeVar
 
 from batchupload.model import Order, PhotoSet, Problem
 from batchupload.photos import FilesExhaustedError, load_photos
 from batchupload.reasons import Reason
 from batchupload.settings import PhotoSettings
+from batchupload.sources import Fetched
 
 MOST_READERS = 8
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -39,10 +41,10 @@ class Readers:
         async with asyncio.timeout(self._seconds):
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def load(self, orders: Sequence[Order], settings: PhotoSettings) -> list[Found]:
-        """The photos of each order, for its next attempt."""
+    async def load(self, orders: Sequence[Order], settings: PhotoSettings, fetched: Sequence[Fetched]) -> list[Found]:
+        """The photos of each order, for its next attempt; some are `fetched` already, or could not be."""
         try:
-            return await self.do(lambda: [_load(order, settings) for order in orders])
+            return await self.do(lambda: list(map(_load, orders, repeat(settings), fetched)))
         except TimeoutError:
             return [Reason.PHOTO_READ_TIMEOUT] * len(orders)
 
@@ -55,10 +57,12 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
-def _load(order: Order, settings: PhotoSettings) -> Found:
+def _load(order: Order, settings: PhotoSettings, fetched: Fetched) -> Found:
+    if isinstance(fetched, Problem):
+        return fetched
     row, trusted = order.row, order.digest or order.standing.uploaded
     try:
-        found = load_photos(row.photos, row.manifest.parent, settings, trusted)
+        found = load_photos(row.photos, row.manifest.parent, settings, trusted, fetched)
     except FilesExhaustedError:
         return Reason.FILES_EXHAUSTED
     if isinstance(found, PhotoSet) and order.digest not in {None, found.digest}:

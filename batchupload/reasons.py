@@ -68,6 +68,10 @@ class Reason(StrEnum):
         "Something else follows the picture in the file: save it anew, or set photos.allow_trailing_data.",
     )
     PHOTO_REPEATED = "photo_repeated", "The same picture stands in two fields of this order: put in the right one."
+    PHOTO_ADDRESS_REFUSED = (
+        "photo_address_refused",
+        "A photo may not be fetched from this address: bring the file, or an address that is allowed.",
+    )
     PHOTO_CHANGED = "photo_changed", "The photo was changed or removed while the order was under way: run again."
 
     # rejected
@@ -128,5 +132,9 @@ class Reason(StrEnum):
     LEDGER_LOST = "ledger_lost", "The run ended early because its ledger could no longer be written: see the disk."
     REPORT_LOST = "report_lost", "The run ended early because its report could no longer be written."
     ORDER_TIME_LIMIT = "order_time_limit", "The order's time (retry.order_limit) ran out between attempts: run again."
+    PHOTO_NOT_FETCHED = (
+        "photo_not_fetched",
+        "A photo could not be fetched from its address: run again, or see what its host has.",
+    )
     PHOTO_READ_TIMEOUT = "photo_read_timeout", "Reading the photos took too long: check the disk or share, run again."
     INTERNAL_ERROR = "internal_error", "A fault in batchupload itself; please report it with the message on the screen."

@@ -15,7 +15,7 @@ from typing import Self, TypeVar, TypeVarTuple
 
 import aiofiles
 
-from batchupload.model import PHOTO_FIELDS, BatchuploadError, Ending, OwnColumn, Row
+from batchupload.model import PHOTO_FIELDS, BatchuploadError, Ending, OwnColumn, Row, is_address
 from batchupload.sheet import REPORT_COLUMNS, neutral
 
 START, SEVERAL = "\ufeffline,order_id,".encode(), "\ufeffmanifest,line,".encode()
@@ -228,7 +228,7 @@ class Report:
     def _photo(self, row: Row, field: str) -> str:
         """The path as the next run finds it."""
         path, place = row.photos.get(field, ""), self._places[row.manifest]
-        return os.path.join(place, path) if path and place else path
+        return os.path.join(place, path) if path and place and not is_address(path) else path
 
 
 def _below(folder: Path, common: Path) -> str:

@@ -235,9 +235,33 @@ class PhotoSettings(Section):
         alias="validate",
         description="off: size and type. header: its header too. full: decode it to the end.",
     )
+    allow_private_hosts: bool = Field(
+        False, description="true fetches https:// photos also from hosts in private networks and from this machine."
+    )
+    fetches: Annotated[int, Field(ge=1, le=256)] = Field(
+        16, description="Photos with an https:// or s3:// address that are fetched at once."
+    )
+    s3_endpoint: str | None = Field(
+        None, description="Address of the object store for s3:// photos, such as https://oss-cn-hangzhou.aliyuncs.com."
+    )
+    s3_region: str | None = Field(None, description="Its region, such as cn-hangzhou.")
+    s3_virtual_hosted: bool = Field(
+        True, description="Whether a bucket is a host name of its own (S3, OSS) or part of the path (MinIO: false)."
+    )
     allow_trailing_data: bool = Field(
         False, description="true sends photos with other data behind the picture (some phones write such)."
     )
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _secure(cls, address: str | None) -> str | None:
+        if address is not None:
+            parts = urlsplit(address)
+            if not parts.hostname or not (
+                parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS)
+            ):
+                raise ValueError("give an https:// address (http:// only for this machine)")
+        return address
 
     @field_validator("validate_", mode="before")
     @classmethod

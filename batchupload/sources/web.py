@@ -1,0 +1,163 @@
+"""A photo's https:// address → its bytes: public hosts only, no redirect to another, no more than a photo may have."""
+
+import ipaddress
+import socket
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from batchupload import __version__
+from batchupload.photos import PhotoError, too_large
+from batchupload.reasons import Reason
+from batchupload.settings import LOOPBACK_HOSTS, PhotoSettings, TimeoutSettings
+
+REDIRECTS = 3
+"""Redirects that are followed, on the same host."""
+CHUNK = 64 * 1024
+_MOVED = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT = frozenset({408, 425, 429})
+
+
+class NotFetchedError(Exception):
+    """It could not be had this time; says why."""
+
+
+class PrivateAddressError(OSError):
+    """The host has an address that is not on the public internet."""
+
+
+class Web:
+    """Fetches over HTTP; opens nothing before it is needed."""
+
+    def __init__(self, photos: PhotoSettings, timeouts: TimeoutSettings, *, private: bool) -> None:
+        self._limit = photos.max_bytes
+        self._private = private
+        """Whether hosts in private networks are allowed, and plain http from this machine."""
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.progress)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close what connections there are."""
+        if self._session:
+            await self._session.close()
+
+    async def get(self, address: str) -> bytes:
+        """The photo's bytes. Raises `PhotoError` where another try is of no use, else `NotFetchedError`."""
+        url = self._url(address)
+        try:
+            for _ in range(REDIRECTS + 1):
+                async with self._open().get(url, allow_redirects=False) as response:
+                    if response.status not in _MOVED:
+                        return await self._read(response)
+                    target = url.join(URL(response.headers.get("Location", "")))
+                    if target.origin() != url.origin():
+                        raise _refused("it redirects to another host")
+                    url = target
+        except aiohttp.ClientConnectorCertificateError:
+            raise PhotoError(Reason.PHOTO_UNREADABLE, "the certificate of its host is not to be trusted") from None
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, PrivateAddressError):
+                raise _refused("a host in a private network; see photos.allow_private_hosts") from None
+            raise NotFetchedError(f"no connection ({error.os_error.strerror or error.os_error})") from None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise NotFetchedError(f"the connection broke ({type(error).__name__})") from None
+        raise _refused("it redirects again and again")
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        status, limit = response.status, self._limit
+        if status in {404, 410}:
+            raise PhotoError(Reason.PHOTO_MISSING, f"HTTP {status}")
+        if status in _TRANSIENT or status >= 500:
+            raise NotFetchedError(f"HTTP {status}")
+        if status != 200:
+            expired = ": the link may have expired" if status in {401, 403} else ""
+            raise PhotoError(Reason.PHOTO_UNREADABLE, f"HTTP {status}{expired}")
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise PhotoError(Reason.PHOTO_UNREADABLE, "its host sends it compressed")
+        if (response.content_length or 0) > limit:
+            raise too_large(response.content_length or 0, limit)
+        content = bytearray()
+        async for chunk in response.content.iter_chunked(CHUNK):
+            content += chunk
+            if len(content) > limit:
+                raise too_large(len(content), limit)
+        if not content:
+            raise PhotoError(Reason.PHOTO_EMPTY, "")
+        return bytes(content)
+
+    def _url(self, address: str) -> URL:
+        """Raises `PhotoError` where the address may not be fetched."""
+        try:
+            # A signed address must go out as it is; one that people typed is put into form.
+            url = URL(address, encoded=address.isascii() and " " not in address)
+            host = url.host or ""
+            _ = url.port
+        except ValueError:
+            raise _refused("not a URL") from None
+        plain = url.scheme == "http" and self._private and host in LOOPBACK_HOSTS
+        if not host or not (url.scheme == "https" or plain):
+            raise _refused("photos come by https:// or s3://")
+        if url.user or url.password:
+            raise _refused("a user name in an address")
+        if not self._private and _is_private(host):
+            raise _refused("a host in a private network; see photos.allow_private_hosts")
+        return url
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            resolver: AbstractResolver = aiohttp.ThreadedResolver()
+            if not self._private:
+                resolver = PublicOnly(resolver)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, resolver=resolver),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+                headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
+
+
+class PublicOnly(AbstractResolver):
+    """Finds hosts on the public internet. What it finds is what is connected to: nothing can come in between."""
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Raises `PrivateAddressError` where one of the host's addresses is private."""
+        found = await self._resolver.resolve(host, port, family)
+        if any(_is_private(one["host"]) for one in found):
+            raise PrivateAddressError(host)
+        return found
+
+    async def close(self) -> None:
+        """Close the one behind."""
+        await self._resolver.close()
+
+
+def _is_private(host: str) -> bool:
+    """Whether it is an address that is not on the public internet (RFC 6890), or a name for this machine."""
+    try:
+        address = ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return host.rstrip(".").casefold() == "localhost" or _is_short_form(host)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return not (mapped or address).is_global or (mapped or address).is_multicast
+
+
+def _is_short_form(host: str) -> bool:
+    """Whether it is an IPv4 address as nobody writes it, such as 127.1 or 0x7f000001."""
+    try:
+        socket.inet_aton(host)
+    except OSError:
+        return False
+    return True
+
+
+def _refused(why: str) -> PhotoError:
+    return PhotoError(Reason.PHOTO_ADDRESS_REFUSED, why)
