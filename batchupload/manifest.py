@@ -93,8 +93,10 @@ def _headers(source: Source, settings: ManifestSettings) -> Sequence[tuple[Form,
         return [found] if found else []
     encoding = find_encoding(source, settings.encoding)
     with open_bytes(source) as file:
-        text = file.read(4096).decode(encoding, "ignore")
-    if text.lstrip("\ufeff \t\r\n").startswith("{"):
+        text = file.read(4096).decode(encoding, "ignore").lstrip("\ufeff \t\r\n")
+    if text.startswith("["):
+        raise ManifestError(f"{source.path}: a JSON array. Write one object in each line (JSON lines).")
+    if text.startswith("{"):
         return [(JsonLines(encoding), 0, jsonlines.read_header(source, encoding))]
     wanted = DELIMITERS if settings.delimiter == "auto" else [settings.delimiter]
     return delimited.read_headers(source, encoding, wanted)
