@@ -4,28 +4,24 @@ import atexit
 import io
 import logging
 import os
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from batchupload import __version__
+from batchupload.cli_scan import scan
+from batchupload.console import DEFAULT_CONFIG, leave, print_out, screen_width, settings_from, tell
 from batchupload.model import BatchuploadError, Outcome
 from batchupload.stderr import settle, unhurried
 
-if TYPE_CHECKING:
-    from batchupload.config import Option
-    from batchupload.settings import Settings
-
 F = TypeVar("F", bound=Callable[..., Any])
-DEFAULT_CONFIG = Path("config.yaml")
 
 EXIT_CODES = {
-    0: "every row is uploaded, skipped or duplicate (check: every row can be sent)",
+    0: "every row is uploaded, skipped or duplicate (check: every row can be sent; scan: every order is whole)",
     1: "finished, but some row needs a person or another run",
     2: "wrong usage, config or manifest: nothing was sent",
     3: "stopped early: endpoint down or refusing, its address wrong, or the deadline came",
@@ -36,26 +32,6 @@ EXIT_CODES = {
     143: "stopped by SIGTERM, drained",
 }
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
-
-# Option → the setting it stands for; stronger than environment and config file.
-SETTING_OF = {
-    "concurrency": "pace.concurrency",
-    "validate": "photos.validate",
-    "endpoint": "endpoint.url",
-    "photos_root": "photos.root",
-    "encoding": "manifest.encoding",
-    "rate": "pace.rate",
-    "bandwidth": "pace.bandwidth",
-    "deadline": "pace.deadline",
-    "canary": "pace.canary",
-    "max_failures": "pace.max_failures",
-}
-
-
-class OutputError(BatchuploadError):
-    """What was asked for can't be printed."""
-
-    exit_code = 1
 
 
 class LogLines(logging.Handler):
@@ -124,6 +100,7 @@ def cli() -> None:
 
     \b
     See it work, without network or account:  batchupload demo
+    Make a manifest of photo folders:         batchupload scan photos
     Look over a manifest, sending nothing:    batchupload check orders.csv
     Send it:                                  batchupload run orders.csv
     Send what did not get through:            batchupload run REPORT --only failed,unknown,deferred
@@ -203,7 +180,7 @@ def demo(folder: Path | None, orders: int) -> None:
     """
     from batchupload.demo import play
 
-    _leave(play(folder, orders, _print, _width()))
+    leave(play(folder, orders, print_out, screen_width()))
 
 
 @cli.command()
@@ -222,6 +199,8 @@ def init(file: Path) -> None:
     click.echo(f"Wrote {file}. Set endpoint.url, then look over a manifest: batchupload check orders.csv")
 
 
+cli.add_command(scan)
+
 _LEDGER_OPTIONS = _options(
     click.option("-c", "--config", type=click.Path(path_type=Path), help="Config file, which names the ledger."),
     click.option("--json", "as_json", is_flag=True, help="As one line of JSON."),
@@ -238,7 +217,7 @@ def history(config: Path | None, as_json: bool, limit: int) -> None:
     with past.read_ledger(_ledger_path(config)) as ledger:
         runs = ledger.runs(limit)
         text = past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or "No run yet."
-    _print(text)
+    print_out(text)
 
 
 @cli.command()
@@ -257,7 +236,7 @@ def show(what: str, config: Path | None, as_json: bool) -> None:
         text = past.as_json(run or {"order_id": what, "attempts": attempts, "outcomes": outcomes})
     elif not (run or attempts or outcomes):
         raise BatchuploadError(f"{what}: the ledger knows no such run or order. `batchupload history` lists the runs.")
-    _print(text)
+    print_out(text)
 
 
 def main() -> None:
@@ -267,17 +246,17 @@ def main() -> None:
     try:
         code = cli.main(prog_name="batchupload", standalone_mode=False)
     except click.exceptions.Abort:
-        _leave(130)
+        leave(130)
     except click.ClickException as error:
         with suppress(OSError):
             error.show()
-        _leave(error.exit_code)
+        leave(error.exit_code)
     except BatchuploadError as error:
-        _tell(str(error))
-        _leave(error.exit_code)
+        tell(str(error))
+        leave(error.exit_code)
     except BrokenPipeError:
-        _leave(1)
-    _leave(code if isinstance(code, int) else 0)
+        leave(1)
+    leave(code if isinstance(code, int) else 0)
 
 
 def _open_standard_streams() -> None:
@@ -292,29 +271,12 @@ def _open_standard_streams() -> None:
     atexit.register(settle)  # the traceback of a fault of our own is written after `main`
 
 
-def _print(text: str) -> None:
-    """Print what was asked for. Raises `BrokenPipeError`, which needs no words, and `OutputError`."""
-    settle()
-    try:
-        click.echo(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output can't be written ({error.strerror}).") from None
-
-
-def _tell(text: str) -> None:
-    """Say it on standard error, as far as that can be written."""
-    with suppress(OSError):
-        click.echo(f"batchupload: {text}", err=True)
-
-
 def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> None:
     import asyncio
 
     from batchupload.job import Wish, execute, plan
 
-    settings, again = _settings(options, send=send)
+    settings, again = settings_from(options, send=send)
     paths = manifests or settings.manifest.paths
     if not paths:
         raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
@@ -331,38 +293,14 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         if options["as_json"]:
             click.echo(summary.as_json())
         elif not options["quiet"]:
-            click.echo(summary.as_text(_width()))
+            click.echo(summary.as_text(screen_width()))
     except OSError as error:  # what the run came to is in its report, and in its exit code
-        _tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
-    _leave(summary.exit_code)
-
-
-def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tuple[str, ...]]":
-    """The settings, and the options to repeat in a command that goes on from here."""
-    from batchupload.config import load
-
-    file = options["config"] or os.environ.get("BATCHUPLOAD_CONFIG")
-    if file is None and DEFAULT_CONFIG.exists():
-        file = DEFAULT_CONFIG
-    given: dict[str, Option] = {}
-    again = ["--config", str(options["config"])] if options["config"] else []
-    for name, setting in SETTING_OF.items():
-        if options.get(name) is not None:
-            option = "--" + name.replace("_", "-")
-            value = options[name]
-            given[setting] = (option, int(value) if name == "concurrency" and value.isdecimal() else value)
-            if name not in {"encoding", "deadline", "canary", "max_failures"}:
-                again += [option, str(options[name])]
-    return load(Path(file) if file else None, os.environ, given, send=send), tuple(again)
-
-
-def _width() -> int:
-    """Columns of the screen; long lines read badly on a wide one."""
-    return max(60, min(shutil.get_terminal_size().columns, 100))
+        tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
+    leave(summary.exit_code)
 
 
 def _ledger_path(config: Path | None) -> Path:
-    settings, _ = _settings({"config": config}, send=False)
+    settings, _ = settings_from({"config": config}, send=False)
     return settings.ledger.path
 
 
@@ -374,12 +312,3 @@ def _log(verbosity: int) -> None:
     if verbosity > 1:
         for library in ("aiohttp", "asyncio", "batchupload"):  # not Pillow, which logs what photos say of people
             logging.getLogger(library).setLevel(logging.DEBUG)
-
-
-def _leave(code: int) -> NoReturn:
-    """Exit at once: what is to be on the disk is there, and a thread that hangs shall not hold it up."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    settle()
-    os._exit(code)

@@ -67,6 +67,15 @@ class Reader:
         """Whether each folder at the top belongs to one order, by its name."""
         return all(pattern.begins_with_order for pattern in self.patterns)
 
+    def order_of_folder(self, name: str) -> str:
+        """The order whose photos a folder at the top holds, by its name; empty where none does."""
+        order_id = composed(name)
+        return order_id if any(len(p.parts) > 1 for p in self.patterns) and self.is_order(order_id) else ""
+
+    def names_of(self, field: str) -> list[str]:
+        """What may stand for `{field}` where it means `field`."""
+        return [name for name, fields in self.names.items() if field in fields]
+
     def read(self, path: str) -> list[Reading]:
         """All that the file at `path` (below the folder, with `/`) may be; none where no pattern fits."""
         names = composed(path).split("/")
