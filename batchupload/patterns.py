@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 ORDER_ID, FIELD = "{order_id}", "{field}"
 _HOLES = re.compile(r"(\{[^{}]*\}|\*)")
@@ -61,6 +60,8 @@ class Reader:
     names: Mapping[str, Sequence[str]]
     """What may stand for `{field}`, folded → the fields that it may mean."""
     is_order: Callable[[str], bool]
+    lengths: Sequence[int]
+    """Of the names, each once."""
 
     @property
     def streams(self) -> bool:
@@ -95,16 +96,18 @@ class Reader:
             if not (stem and extension):
                 return
             names = [*names[:-1], stem]
-        found = []
+        ways: list[tuple[str, str]] = [("", "")]
         for part, name in zip(pattern.parts, names, strict=True):
-            if not (meant := list(self._meant(part, name))):
-                return
-            found.append(meant)
-        for way in product(*found):
-            orders = {order_id for order_id, _ in way if order_id}
-            if len(orders) == 1 and self.is_order(order_id := orders.pop()):
-                for field in self.names[next(name for _, name in way if name)]:
-                    yield order_id, field
+            ways = [
+                (order_id or order, field or of_field)
+                for order, of_field in ways
+                for order_id, field in self._meant(part, name)
+                if not (order and order_id and order != order_id)
+            ]
+        for order_id, field in ways:
+            if self.is_order(order_id):
+                for meant in self.names[field]:
+                    yield order_id, meant
 
     def _meant(self, part: Part, name: str) -> Iterator[tuple[str, str]]:
         """(order, name of a field), each empty where the part has none, in every way in which the part fits."""
@@ -125,7 +128,7 @@ class Reader:
                 yield "", folded[start:end]
         else:
             between = part.literals[1]
-            for length in {len(field) for field in self.names}:
+            for length in self.lengths:
                 order_first = part.holes[0] == ORDER_ID
                 field = folded[end - length : end] if order_first else folded[start : start + length]
                 if start + length + len(between) >= end or field not in self.names:

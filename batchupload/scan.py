@@ -1,5 +1,6 @@
 """What lies in photo folders → which orders are whole, and what of the others needs a person. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,8 @@ _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 _SYSTEM_FOLDERS = frozenset(
     {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "#recycle"}
 )
+# A path that every spreadsheet and the reader of manifests takes as it is; most are such.
+_PLAIN = re.compile(r"[A-Za-z0-9][\w./ -]*[A-Za-z0-9]", re.ASCII)
 _LINE_BREAKS = ROW_LINES // len(PHOTO_FIELDS) - 1
 """In one path, so that its row can be read again."""
 
@@ -167,6 +170,8 @@ def path_cell(path: str) -> str | None:
 
     No `'` makes a path harmless for spreadsheets, since it would be part of the name; `./` does and is not.
     """
+    if _PLAIN.fullmatch(path):
+        return path
     cell = f"./{path}" if neutral(path) != path or EDGES.sub("", path) != path else path
     try:
         cell.encode()

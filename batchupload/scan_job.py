@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -52,15 +53,7 @@ def scan(wish: ScanWish, settings: Settings) -> Scanned:
     _require_folder(wish.folder)
     manifest = wish.manifest or _beside(wish.folder)
     prefix = _prefix(wish.folder, manifest, settings.photos.root)
-    order_pattern = re.compile(settings.manifest.order_id_pattern)
-    columns = settings.manifest.columns
-    reader = Reader(
-        tuple(map(parse_pattern, settings.scan.patterns)),
-        field_names(
-            {name: getattr(columns, name) for name in PHOTO_FIELDS}, {name: KNOWN_NAMES[name] for name in PHOTO_FIELDS}
-        ),
-        lambda text: bool(order_pattern.fullmatch(text)) and order_cell(text) is not None,
-    )
+    reader = _reader(settings)
     tally = Tally(wish.most)
     with NewManifest(manifest, settings.manifest) as new:
         search = _Search(os.path.realpath(wish.folder), prefix, reader, tally, os.path.realpath(new.part))
@@ -145,6 +138,15 @@ class _Search:
         for reading in readings:
             trouble = doubt_of_name(file.path, reading.any_extension, doubt)
             yield Candidate(reading.order_id, reading.field, file.path, trouble, sure)
+
+
+def _reader(settings: Settings) -> Reader:
+    order_id = re.compile(settings.manifest.order_id_pattern)
+    own = {name: getattr(settings.manifest.columns, name) for name in PHOTO_FIELDS}
+    names = field_names(own, {name: KNOWN_NAMES[name] for name in PHOTO_FIELDS})
+    # The files of one order mostly come one after another.
+    is_order = lru_cache(1 << 10)(lambda text: bool(order_id.fullmatch(text)) and order_cell(text) is not None)
+    return Reader(tuple(map(parse_pattern, settings.scan.patterns)), names, is_order, tuple(set(map(len, names))))
 
 
 def _require_folder(folder: Path) -> None:
