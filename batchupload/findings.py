@@ -74,7 +74,7 @@ class Tally:
         """Count a folder that can't be looked into."""
         self.unreadable_count += 1
         self.needs_person = True
-        self._keep(self.unreadable, (path, why))
+        self._keep(self.unreadable, (path or ".", why))
 
     def _keep(self, kept: list[Any], finding: object) -> None:
         if self.most is None or len(kept) < self.most:

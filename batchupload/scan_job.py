@@ -29,6 +29,8 @@ from batchupload.scan import (
 from batchupload.settings import Settings
 
 EXAMPLE_ORDER = "HT2023111015044046891"
+UTF_8 = frozenset({"auto", "utf-8", "utf8", "utf-8-sig"})
+"""Settings of the encoding with which the manifest is read as it was written."""
 MOST_LISTED = 20
 """Findings of each kind on a screen; more would push the counts out of sight."""
 
@@ -67,7 +69,7 @@ def scan(wish: ScanWish, settings: Settings) -> Scanned:
             raise BatchuploadError(_nothing(wish.folder, settings, reader, tally))
         if new.rows:
             new.finish()
-    encoding = () if settings.manifest.encoding == "auto" else ("--encoding", "utf-8")
+    encoding = () if settings.manifest.encoding.lower() in UTF_8 else ("--encoding", "utf-8")
     again = ("batchupload", "check", str(manifest), *wish.again, *encoding)
     return Scanned(wish.folder, tally, manifest if new.rows else None, new.rows, again if new.rows else ())
 
