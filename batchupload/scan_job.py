@@ -13,7 +13,7 @@ from batchupload.folder import File, FolderLink, Ignored, Seen, Subfolder, Unrea
 from batchupload.manifest import KNOWN_NAMES
 from batchupload.model import PHOTO_FIELDS, BatchuploadError
 from batchupload.new_manifest import NewManifest
-from batchupload.patterns import Reader, field_names, parse_pattern
+from batchupload.patterns import ORDER_ID, Reader, field_names, parse_pattern
 from batchupload.scan import (
     Candidate,
     Doubt,
@@ -201,7 +201,8 @@ def _nothing(folder: Path, settings: Settings, reader: Reader, tally: Tally) -> 
     if tally.unreadable_count:
         path, why = tally.unreadable[0]
         seen += f"; {tally.unreadable_count:,} folders can't be looked into, such as {shown(path)} ({why})"
-    example = reader.patterns[0].example(EXAMPLE_ORDER, PHOTO_FIELDS[0])
+    order_id = EXAMPLE_ORDER if reader.is_order(EXAMPLE_ORDER) else ORDER_ID
+    example = reader.patterns[0].example(order_id, PHOTO_FIELDS[0])
     lines = [
         f"{shown(str(folder))}: no photo of an order was found. {seen}.",
         f"Looked for {' and '.join(settings.scan.patterns)}, such as {example}.",
