@@ -146,8 +146,11 @@ def _reader(settings: Settings) -> Reader:
     order_id = re.compile(settings.manifest.order_id_pattern)
     own = {name: getattr(settings.manifest.columns, name) for name in PHOTO_FIELDS}
     names = field_names(own, {name: KNOWN_NAMES[name] for name in PHOTO_FIELDS})
-    # The files of one order mostly come one after another.
-    is_order = lru_cache(1 << 10)(lambda text: bool(order_id.fullmatch(text)) and order_cell(text) is not None)
+
+    @lru_cache(1 << 10)  # the files of one order mostly come one after another
+    def is_order(text: str) -> bool:
+        return bool(text and order_id.fullmatch(text)) and order_cell(text) is not None
+
     return Reader(tuple(map(parse_pattern, settings.scan.patterns)), names, is_order, tuple(set(map(len, names))))
 
 

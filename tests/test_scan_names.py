@@ -165,6 +165,11 @@ CASES = {
         ["more_than_one_photo", "waiting", "waiting"],
         pattern("{order_id}{field}.*", order_id_pattern="(?s).+"),
     ),
+    "no order at all": Case(
+        ["HT/face.jpg"],
+        ["no_pattern"],
+        pattern("HT{order_id}/{field}.*", "{order_id}/{field}.*", order_id_pattern="(?!HT$).*"),
+    ),
     "order that a cell can't hold": Case(
         ["\u200bHT2_face.jpg", "=HT2_face.jpg"],
         ["no_pattern", "waiting"],
