@@ -21,7 +21,7 @@ from batchupload.stderr import settle, unhurried
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_CODES = {
-    0: "every row is uploaded, skipped or duplicate (check: every row can be sent; scan: every order is whole)",
+    0: "every row is uploaded, skipped or duplicate (check: can be sent; scan: every order whole)",
     1: "finished, but some row needs a person or another run",
     2: "wrong usage, config or manifest: nothing was sent",
     3: "stopped early: endpoint down or refusing, its address wrong, or the deadline came",
