@@ -4,28 +4,23 @@ import atexit
 import io
 import logging
 import os
-import shutil
+import signal
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import click
 
 from batchupload import __version__
+from batchupload.cli_scan import scan
+from batchupload.console import leave, say, screen_width, tell
 from batchupload.model import BatchuploadError
-from batchupload.options import JOB_OPTIONS, SETTING_OF, options_of, profile_option
+from batchupload.options import DEFAULT_CONFIG, JOB_OPTIONS, PROFILE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
 
-if TYPE_CHECKING:
-    from batchupload.config import Option
-    from batchupload.settings import Settings
-
-DEFAULT_CONFIG = Path("config.yaml")
-
 EXIT_CODES = {
-    0: "every row is uploaded, skipped or duplicate (check: every row can be sent)",
+    0: "every row is uploaded, skipped or duplicate (check: can be sent; scan: every order whole)",
     1: "finished, but some row needs a person or another run",
     2: "wrong usage, config or manifest: nothing was sent",
     3: "stopped early: endpoint down or refusing, its address wrong, or the deadline came",
@@ -36,12 +31,6 @@ EXIT_CODES = {
     143: "stopped by SIGTERM, drained",
 }
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
-
-
-class OutputError(BatchuploadError):
-    """What was asked for can't be printed."""
-
-    exit_code = 1
 
 
 class LogLines(logging.Handler):
@@ -103,7 +92,7 @@ def check(manifests: tuple[Path, ...], **options: Any) -> None:
 
 @cli.command(short_help="Serve a stand-in endpoint on this machine.")
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="Config of the shop that it stands in for.")
-@profile_option
+@PROFILE
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
 @click.option(
     "--fault", "faults", multiple=True, metavar="RULE", help="NAME=5% of all sends, NAME@ORDER, NAME@ORDER:2."
@@ -144,7 +133,7 @@ def sandbox(
         rules = tuple(parse_fault(fault) for fault in faults)
         options = SandboxOptions(rules, seed, latency, workers)
         if config or profile:
-            options = like_shop(options, _settings({"config": config, "profile": profile}, send=False)[0])
+            options = like_shop(options, settings_from({"config": config, "profile": profile}, send=False).settings)
         asyncio.run(serve(options, port, click.echo))
     except ValueError as error:
         raise BatchuploadError(f"--fault: {error}") from None
@@ -160,7 +149,7 @@ def demo(folder: Path | None, orders: int) -> None:
     """
     from batchupload.demo import play
 
-    _leave(play(folder, orders, _print, _width()))
+    leave(play(folder, orders, say, screen_width()))
 
 
 @cli.command()
@@ -181,7 +170,7 @@ def init(file: Path) -> None:
 
 _LEDGER_OPTIONS = options_of(
     click.option("-c", "--config", type=click.Path(path_type=Path), help="Config file, which names the ledger."),
-    profile_option,
+    PROFILE,
     click.option("--json", "as_json", is_flag=True, help="As one line of JSON."),
 )
 
@@ -196,7 +185,7 @@ def history(config: Path | None, profile: str | None, as_json: bool, limit: int)
     with past.read_ledger(_ledger_path(config, profile)) as ledger:
         runs = ledger.runs(limit)
         text = past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or "No run yet."
-    _print(text)
+    say(text)
 
 
 @cli.command()
@@ -215,27 +204,32 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
         text = past.as_json(run or {"order_id": what, "attempts": attempts, "outcomes": outcomes})
     elif not (run or attempts or outcomes):
         raise BatchuploadError(f"{what}: the ledger knows no such run or order. `batchupload history` lists the runs.")
-    _print(text)
+    say(text)
+
+
+cli.add_command(scan)
 
 
 def main() -> None:
     """Entry point: every mistake of the user's becomes a message and an exit code."""
     os.umask(0o077)  # whatever is written is for its owner only
+    if os.getpid() == 1:  # in a container, where the system ends nobody for a SIGTERM that is not answered
+        signal.signal(signal.SIGTERM, lambda *_: leave(143))
     _open_standard_streams()
     try:
         code = cli.main(prog_name="batchupload", standalone_mode=False)
     except click.exceptions.Abort:
-        _leave(130)
+        leave(130)
     except click.ClickException as error:
         with suppress(OSError):
             error.show()
-        _leave(error.exit_code)
+        leave(error.exit_code)
     except BatchuploadError as error:
-        _tell(str(error))
-        _leave(error.exit_code)
+        tell(str(error))
+        leave(error.exit_code)
     except BrokenPipeError:
-        _leave(1)
-    _leave(code if isinstance(code, int) else 0)
+        leave(1)
+    leave(code if isinstance(code, int) else 0)
 
 
 def _open_standard_streams() -> None:
@@ -250,36 +244,20 @@ def _open_standard_streams() -> None:
     atexit.register(settle)  # the traceback of a fault of our own is written after `main`
 
 
-def _print(text: str) -> None:
-    """Print what was asked for. Raises `BrokenPipeError`, which needs no words, and `OutputError`."""
-    settle()
-    try:
-        click.echo(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output can't be written ({error.strerror}).") from None
-
-
-def _tell(text: str) -> None:
-    """Say it on standard error, as far as that can be written."""
-    with suppress(OSError):
-        click.echo(f"batchupload: {text}", err=True)
-
-
 def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> None:
     import asyncio
 
     from batchupload.job import Wish, execute, plan
 
-    settings, again, reading = _settings(options, send=send)
+    given = settings_from(options, send=send)
+    settings = given.settings
     paths = manifests or settings.manifest.paths
     if not paths:
         raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
     _log(options["verbose"])
     wish = Wish(
         paths, send, options["only"] or frozenset(), options["limit"], options["report"],
-        options.get("force", False), options["quiet"], options["verbose"] > 0, again, reading,
+        options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
     )  # fmt: skip
     planned = plan(wish, settings)
     # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
@@ -289,44 +267,14 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         if options["as_json"]:
             click.echo(summary.as_json())
         elif not options["quiet"]:
-            click.echo(summary.as_text(_width()))
+            click.echo(summary.as_text(screen_width()))
     except OSError as error:  # what the run came to is in its report, and in its exit code
-        _tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
-    _leave(summary.exit_code)
-
-
-def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tuple[str, ...], tuple[str, ...]]":
-    """The settings, and the options to repeat in a command that goes on from here: in any, and for these manifests."""
-    from batchupload.config import load
-
-    file = options["config"] or os.environ.get("BATCHUPLOAD_CONFIG")
-    if file is None and DEFAULT_CONFIG.exists():
-        file = DEFAULT_CONFIG
-    profile = options["profile"] or os.environ.get("BATCHUPLOAD_PROFILE")
-    given: dict[str, Option] = {}
-    again, reading = ["--config", str(options["config"])] if options["config"] else [], list[str]()
-    again += ["--profile", options["profile"]] if options["profile"] else []
-    for name, setting in SETTING_OF.items():
-        if options.get(name) is not None:
-            option = "--" + name.replace("_", "-")
-            value = options[name]
-            given[setting] = (option, int(value) if name == "concurrency" and value.isdecimal() else value)
-            if name in {"encoding", "delimiter", "sheet"}:
-                reading += [option, str(options[name])]
-            elif name not in {"deadline", "canary", "max_failures"}:
-                again += [option, str(options[name])]
-    settings = load(Path(file) if file else None, os.environ, given, send=send, profile=profile)
-    return settings, tuple(again), tuple(reading)
-
-
-def _width() -> int:
-    """Columns of the screen; long lines read badly on a wide one."""
-    return max(60, min(shutil.get_terminal_size().columns, 100))
+        tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
+    leave(summary.exit_code)
 
 
 def _ledger_path(config: Path | None, profile: str | None) -> Path:
-    settings, _, _ = _settings({"config": config, "profile": profile}, send=False)
-    return settings.ledger.path
+    return settings_from({"config": config, "profile": profile}, send=False).settings.ledger.path
 
 
 def _log(verbosity: int) -> None:
@@ -337,12 +285,3 @@ def _log(verbosity: int) -> None:
     if verbosity > 1:
         for library in ("aiohttp", "asyncio", "batchupload"):  # not Pillow, which logs what photos say of people
             logging.getLogger(library).setLevel(logging.DEBUG)
-
-
-def _leave(code: int) -> NoReturn:
-    """Exit at once: what is to be on the disk is there, and a thread that hangs shall not hold it up."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    settle()
-    os._exit(code)

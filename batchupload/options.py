@@ -1,14 +1,22 @@
 """The options of `run` and `check`, and the settings they stand for."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from batchupload.model import Outcome
 
+if TYPE_CHECKING:
+    from batchupload.config import Option
+    from batchupload.settings import Settings
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_CONFIG = Path("config.yaml")
 
 # Option → the setting it stands for; stronger than environment and config file.
 SETTING_OF = {
@@ -24,7 +32,23 @@ SETTING_OF = {
     "deadline": "pace.deadline",
     "canary": "pace.canary",
     "max_failures": "pace.max_failures",
+    "pattern": "scan.patterns",
 }
+OF_THESE_MANIFESTS = frozenset({"encoding", "delimiter", "sheet"})
+"""Options that say how manifests are to be read; a report needs none of them."""
+NOT_REPEATED = frozenset({"deadline", "canary", "max_failures", "pattern"})
+"""Options that a command which goes on from here doesn't need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the options of a command come to."""
+
+    settings: "Settings"
+    again: tuple[str, ...]
+    """Options to repeat in a command that goes on from here."""
+    reading: tuple[str, ...]
+    """Those that say how these manifests are to be read."""
 
 
 class Delimiter(click.ParamType[str]):
@@ -62,14 +86,15 @@ def options_of(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-profile_option = click.option("--profile", metavar="NAME", help="Shop of the config's profiles.")
+CONFIG = click.option(
+    "-c", "--config", type=click.Path(path_type=Path), help="Config file [./config.yaml, if there is one]."
+)
+PROFILE = click.option("--profile", metavar="NAME", help="Shop of the config's profiles.")
 
 JOB_OPTIONS = options_of(
     click.argument("manifests", nargs=-1, type=click.Path(path_type=Path)),
-    click.option(
-        "-c", "--config", type=click.Path(path_type=Path), help="Config file [./config.yaml, if there is one]."
-    ),
-    profile_option,
+    CONFIG,
+    PROFILE,
     click.option("--only", type=Outcomes(), help="Of an earlier report, take the rows with these outcomes."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N rows."),
     click.option(
@@ -86,3 +111,31 @@ JOB_OPTIONS = options_of(
     click.option("-v", "--verbose", count=True, help="A line for each row; -vv also tells what the libraries say."),
     click.option("--json", "as_json", is_flag=True, help="The summary as one line of JSON on standard output."),
 )
+
+
+def config_file(asked: Path | None) -> Path | None:
+    """The file that holds: the one `asked` for, else the environment's, else ./config.yaml where there is one."""
+    if found := asked or os.environ.get("BATCHUPLOAD_CONFIG"):
+        return Path(found)
+    return DEFAULT_CONFIG if os.path.lexists(DEFAULT_CONFIG) else None
+
+
+def settings_from(options: Mapping[str, Any], *, send: bool) -> Given:
+    """The settings by these options, the environment and the config. Raises `ConfigError`."""
+    from batchupload.config import load
+
+    profile = options.get("profile") or os.environ.get("BATCHUPLOAD_PROFILE")
+    again = ["--config", str(options["config"])] if options["config"] else []
+    again += ["--profile", options["profile"]] if options.get("profile") else []
+    reading: list[str] = []
+    settings: dict[str, Option] = {}
+    for name, setting in SETTING_OF.items():
+        if options.get(name) is not None:
+            option, value = "--" + name.replace("_", "-"), options[name]
+            settings[setting] = (option, int(value) if name == "concurrency" and value.isdecimal() else value)
+            if name in OF_THESE_MANIFESTS:
+                reading += [option, str(value)]
+            elif name not in NOT_REPEATED:
+                again += [option, str(value)]
+    file = config_file(options["config"])
+    return Given(load(file, os.environ, settings, send=send, profile=profile), tuple(again), tuple(reading))

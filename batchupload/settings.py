@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
+from batchupload.patterns import parse_pattern
 from batchupload.timetable import Timetable, bytes_per_second, orders_per_second, timetable
 
 PhotoField = Literal["face", "back", "hand", "custom"]
@@ -364,6 +365,29 @@ class TimeoutSettings(Section):
     )
 
 
+class ScanSettings(Section):
+    """How photo folders are read."""
+
+    patterns: tuple[str, ...] = Field(
+        ("{order_id}/{field}.*", "{order_id}_{field}.*"),
+        description="Where photos lie below the folder; {field} is a column's name, .* any extension, */ any folder.",
+    )
+
+    @field_validator("patterns", mode="before")
+    @classmethod
+    def _one_or_more(cls, patterns: object) -> object:
+        return (patterns,) if isinstance(patterns, str) else patterns
+
+    @field_validator("patterns")
+    @classmethod
+    def _readable(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        if not patterns:
+            raise ValueError("give at least one pattern, such as '{order_id}/{field}.*'")
+        for pattern in patterns:
+            parse_pattern(pattern)
+        return patterns
+
+
 class ReportSettings(Section):
     """Where the report goes."""
 
@@ -390,6 +414,7 @@ class Settings(Section):
 
     endpoint: EndpointSettings = Field(EndpointSettings.model_construct(), description="Where the photos go.")
     manifest: ManifestSettings = Field(ManifestSettings(), description="How manifests are read.")
+    scan: ScanSettings = Field(ScanSettings(), description="How `batchupload scan` finds photos.")
     photos: PhotoSettings = Field(PhotoSettings(), description="Which photos are good enough to send.")
     pace: PaceSettings = Field(PaceSettings(), description="How many at once, and when to give up.")
     retry: RetrySettings = Field(RetrySettings(), description="When an attempt is made again.")

@@ -38,7 +38,7 @@ def test_help_of_every_command(tmp_path: Path) -> None:
     done = batchupload("--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "batchupload demo" in done.stdout
-    for name in ("run", "check", "sandbox", "demo", "init"):
+    for name in ("run", "check", "scan", "sandbox", "demo", "init"):
         done = batchupload(name, "-h", cwd=tmp_path)
         assert done.returncode == 0
         assert f"Usage: batchupload {name}" in done.stdout

@@ -162,6 +162,12 @@ def test_two_fields_of_one_name_are_refused(tmp_path: Path) -> None:
             "manifest.columns.face.0: give text, in quotes where it looks like a numb",
         ),
         ("manifest: {delimiter: x}", "manifest.delimiter: must be 'auto', ',', ';' or '\\t', not 'x'."),
+        ("scan: {patterns: 5}", "scan.patterns: give a list, such as ['{order_id}/{field}.*'], not 5."),
+        ("scan: {patterns: []}", "scan.patterns: give at least one pattern, such as '{order_id}/{field}.*'."),
+        (
+            "scan: {patterns: '{order_id}/{side}.*'}",
+            "scan.patterns: {order_id}/{side}.*: {side} is neither {order_id} nor {field}; nothing else",
+        ),
         ("photos: {root: 5}", "photos.root: give a path, not 5."),
         ("photos: {max_bytes: big}", "photos.max_bytes: must be a whole number from 1 to 1073741824, not 'big'."),
         ("photos: {allow_outside_root: maybe}", "photos.allow_outside_root: give true or false, not 'maybe'."),

@@ -72,6 +72,23 @@ async def test_the_run_of_the_example_shows_and_reports_what_the_readme_shows(ex
     assert [[row[name] for name in header] for row in rows] == shown
 
 
+def test_the_scan_of_the_example_shows_what_the_readme_shows(shop: Shop) -> None:
+    for person, fields in {
+        "HT2023111015044046891": ("face", "back", "hand"),
+        "HT2023111015044046892": ("face", "back"),
+    }.items():
+        for name in fields:
+            shop.write(f"photos/{person}/{name}.jpg", picture(name, person))
+    for name in ("人像面.jpg", "国徽面.jpg", "免冠照.jpg", "免冠照.png"):
+        shop.write(f"photos/HT2023111015044046893_{name}", picture(name))
+    shop.write("photos/IMG_0412.jpg", picture("hand"))
+    shop.write("photos/.DS_Store", b"x")
+    done = batchupload("scan", "photos", cwd=shop.folder)
+    command, _, screen = block("example: scan").partition("\n")
+    assert command == "$ batchupload scan photos"
+    assert done.stdout == screen
+
+
 def test_the_tables_are_those_of_the_code() -> None:
     assert {int(code): meaning for code, meaning in table("| code | meaning |")} == EXIT_CODES
     assert {name: step for name, _, step in table("| outcome | meaning |")} == {

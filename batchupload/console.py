@@ -1,0 +1,49 @@
+"""What every command says and how it ends: words on the screen, the way out."""
+
+import os
+import shutil
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+import click
+
+from batchupload.model import BatchuploadError
+from batchupload.stderr import settle
+
+
+class OutputError(BatchuploadError):
+    """What was asked for can't be printed."""
+
+    exit_code = 1
+
+
+def say(text: str) -> None:
+    """Print what was asked for. Raises `BrokenPipeError`, which needs no words, and `OutputError`."""
+    settle()
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output can't be written ({error.strerror}).") from None
+
+
+def tell(text: str) -> None:
+    """Say it on standard error, as far as that can be written."""
+    with suppress(OSError):
+        click.echo(f"batchupload: {text}", err=True)
+
+
+def screen_width() -> int:
+    """Columns of the screen; long lines read badly on a wide one."""
+    return max(60, min(shutil.get_terminal_size().columns, 100))
+
+
+def leave(code: int) -> NoReturn:
+    """Exit at once: what is to be on the disk is there, and a thread that hangs shall not hold it up."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    settle()
+    os._exit(code)
