@@ -5,15 +5,17 @@ import io
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from batchupload import __version__
+from batchupload.console import leave, say, tell
 from batchupload.model import BatchuploadError, Outcome
 from batchupload.stderr import settle, unhurried
 
@@ -50,12 +52,6 @@ SETTING_OF = {
     "canary": "pace.canary",
     "max_failures": "pace.max_failures",
 }
-
-
-class OutputError(BatchuploadError):
-    """What was asked for can't be printed."""
-
-    exit_code = 1
 
 
 class LogLines(logging.Handler):
@@ -203,7 +199,7 @@ def demo(folder: Path | None, orders: int) -> None:
     """
     from batchupload.demo import play
 
-    _leave(play(folder, orders, _print, _width()))
+    leave(play(folder, orders, say, _width()))
 
 
 @cli.command()
@@ -238,7 +234,7 @@ def history(config: Path | None, as_json: bool, limit: int) -> None:
     with past.read_ledger(_ledger_path(config)) as ledger:
         runs = ledger.runs(limit)
         text = past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or "No run yet."
-    _print(text)
+    say(text)
 
 
 @cli.command()
@@ -257,27 +253,29 @@ def show(what: str, config: Path | None, as_json: bool) -> None:
         text = past.as_json(run or {"order_id": what, "attempts": attempts, "outcomes": outcomes})
     elif not (run or attempts or outcomes):
         raise BatchuploadError(f"{what}: the ledger knows no such run or order. `batchupload history` lists the runs.")
-    _print(text)
+    say(text)
 
 
 def main() -> None:
     """Entry point: every mistake of the user's becomes a message and an exit code."""
     os.umask(0o077)  # whatever is written is for its owner only
+    if os.getpid() == 1:  # in a container, where the system ends nobody for a SIGTERM that is not answered
+        signal.signal(signal.SIGTERM, lambda *_: leave(143))
     _open_standard_streams()
     try:
         code = cli.main(prog_name="batchupload", standalone_mode=False)
     except click.exceptions.Abort:
-        _leave(130)
+        leave(130)
     except click.ClickException as error:
         with suppress(OSError):
             error.show()
-        _leave(error.exit_code)
+        leave(error.exit_code)
     except BatchuploadError as error:
-        _tell(str(error))
-        _leave(error.exit_code)
+        tell(str(error))
+        leave(error.exit_code)
     except BrokenPipeError:
-        _leave(1)
-    _leave(code if isinstance(code, int) else 0)
+        leave(1)
+    leave(code if isinstance(code, int) else 0)
 
 
 def _open_standard_streams() -> None:
@@ -290,23 +288,6 @@ def _open_standard_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name the screen can't show is no reason to end
     sys.stderr = unhurried()
     atexit.register(settle)  # the traceback of a fault of our own is written after `main`
-
-
-def _print(text: str) -> None:
-    """Print what was asked for. Raises `BrokenPipeError`, which needs no words, and `OutputError`."""
-    settle()
-    try:
-        click.echo(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output can't be written ({error.strerror}).") from None
-
-
-def _tell(text: str) -> None:
-    """Say it on standard error, as far as that can be written."""
-    with suppress(OSError):
-        click.echo(f"batchupload: {text}", err=True)
 
 
 def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> None:
@@ -333,17 +314,14 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         elif not options["quiet"]:
             click.echo(summary.as_text(_width()))
     except OSError as error:  # what the run came to is in its report, and in its exit code
-        _tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
-    _leave(summary.exit_code)
+        tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
+    leave(summary.exit_code)
 
 
 def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tuple[str, ...]]":
     """The settings, and the options to repeat in a command that goes on from here."""
-    from batchupload.config import load
+    from batchupload.config import config_file, load
 
-    file = options["config"] or os.environ.get("BATCHUPLOAD_CONFIG")
-    if file is None and DEFAULT_CONFIG.exists():
-        file = DEFAULT_CONFIG
     given: dict[str, Option] = {}
     again = ["--config", str(options["config"])] if options["config"] else []
     for name, setting in SETTING_OF.items():
@@ -353,7 +331,7 @@ def _settings(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings, tup
             given[setting] = (option, int(value) if name == "concurrency" and value.isdecimal() else value)
             if name not in {"encoding", "deadline", "canary", "max_failures"}:
                 again += [option, str(options[name])]
-    return load(Path(file) if file else None, os.environ, given, send=send), tuple(again)
+    return load(config_file(options["config"], os.environ), os.environ, given, send=send), tuple(again)
 
 
 def _width() -> int:
@@ -374,12 +352,3 @@ def _log(verbosity: int) -> None:
     if verbosity > 1:
         for library in ("aiohttp", "asyncio", "batchupload"):  # not Pillow, which logs what photos say of people
             logging.getLogger(library).setLevel(logging.DEBUG)
-
-
-def _leave(code: int) -> NoReturn:
-    """Exit at once: what is to be on the disk is there, and a thread that hangs shall not hold it up."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    settle()
-    os._exit(code)

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from batchupload.model import BatchuploadError
 from batchupload.settings import LedgerSettings, Settings
 
+DEFAULT_FILE = Path("config.yaml")
 ENVIRONMENT_PREFIX = "BATCHUPLOAD_"
 Path_ = tuple[str | int, ...]
 """Where a setting stands: its keys, and its places in lists."""
@@ -45,6 +46,13 @@ LISTS = {
 
 class ConfigError(BatchuploadError):
     """The settings can't be used; the message names every mistake with key, line and remedy."""
+
+
+def config_file(asked: Path | None, environment: Mapping[str, str]) -> Path | None:
+    """The file that holds: the one `asked` for, else that of the environment, else ./config.yaml where there is one."""
+    if found := asked or environment.get("BATCHUPLOAD_CONFIG"):
+        return Path(found)
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
 
 
 def load(file: Path | None, environment: Mapping[str, str], options: Mapping[str, Option], *, send: bool) -> Settings:

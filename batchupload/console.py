@@ -1,0 +1,43 @@
+"""Words for standard output and error, and the exit: what every command has in common. Below the command line."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+import click
+
+from batchupload.model import BatchuploadError
+from batchupload.stderr import settle
+
+
+class OutputError(BatchuploadError):
+    """What was asked for can't be printed."""
+
+    exit_code = 1
+
+
+def say(text: str) -> None:
+    """Print what was asked for. Raises `BrokenPipeError`, which needs no words, and `OutputError`."""
+    settle()
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output can't be written ({error.strerror}).") from None
+
+
+def tell(text: str) -> None:
+    """Say it on standard error, as far as that can be written."""
+    with suppress(OSError):
+        click.echo(f"batchupload: {text}", err=True)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit at once: what is to be on the disk is there, and a thread that hangs shall not hold it up."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    settle()
+    os._exit(code)
