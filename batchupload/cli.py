@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batchupload import __version__
+from batchupload import __version__, cli_care
 from batchupload.console import leave, say, tell
 from batchupload.model import BatchuploadError, Outcome
 from batchupload.stderr import settle, unhurried
@@ -254,6 +254,10 @@ def show(what: str, config: Path | None, as_json: bool) -> None:
     elif not (run or attempts or outcomes):
         raise BatchuploadError(f"{what}: the ledger knows no such run or order. `batchupload history` lists the runs.")
     say(text)
+
+
+for care in cli_care.COMMANDS:
+    cli.add_command(care)
 
 
 def main() -> None:

@@ -1,0 +1,84 @@
+"""Commands that take care of an installation: purge, doctor, completion. Heavy modules load inside the command."""
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from batchupload.console import say
+from batchupload.model import BatchuploadError
+
+if TYPE_CHECKING:
+    from batchupload.settings import Settings
+
+_CONFIG = click.option(
+    "-c", "--config", type=click.Path(path_type=Path), help="Config file [./config.yaml, if there is one]."
+)
+
+
+@click.command(short_help="Remove what is old from the ledger, with the reports of those runs.")
+@_CONFIG
+@click.option("--older-than", "age", required=True, metavar="AGE", help="Runs that ended before that: 90d, 12w.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option(
+    "--forget-uploaded", is_flag=True, help="Also forget which orders are uploaded: they would be sent again."
+)
+def purge(config: Path | None, age: str, dry_run: bool, yes: bool, forget_uploaded: bool) -> int:
+    """Remove the runs that ended before AGE from the ledger, with their attempts, outcomes and reports.
+
+    Of an order that is uploaded, or may be, its number stays, with hashes of its photos and when that was: so no
+    manifest sends it again. Messages and paths go. --forget-uploaded drops the numbers too, but for orders of which
+    newer runs speak.
+
+    \b
+    Exit codes: 0 done, 1 some reports can't be removed, 4 a run holds the ledger, 5 the ledger can't be used.
+    """
+    from batchupload import purge as old
+    from batchupload.purge_told import told
+
+    try:
+        wanted = old.Wanted(datetime.now().astimezone() - old.age(age), forget_uploaded, pretend=True)
+    except (ValueError, OverflowError) as error:
+        raise BatchuploadError(f"--older-than {age}: {error}.") from None
+    path = _settings(config).ledger.path
+    if not (dry_run or yes):
+        if not sys.stdin.isatty():
+            raise BatchuploadError("nobody is here to ask: look with --dry-run, then give --yes.")
+        say(told(old.purge(path, wanted), wanted))
+        click.confirm("Remove it for good?", abort=True)
+    wanted = old.Wanted(wanted.before, forget_uploaded, pretend=dry_run)
+    purged = old.purge(path, wanted)
+    say(told(purged, wanted))
+    return 1 if purged.left else 0
+
+
+@click.command(short_help="Print a script for the completion of commands and options.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script by which SHELL completes commands, options and their values.
+
+    \b
+    bash:  batchupload completion bash > ~/.local/share/bash-completion/completions/batchupload
+    zsh:   batchupload completion zsh > "${fpath[1]}/_batchupload"
+    fish:  batchupload completion fish > ~/.config/fish/completions/batchupload.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    root = click.get_current_context().find_root().command
+    if found:
+        say(found(root, {}, "batchupload", "_BATCHUPLOAD_COMPLETE").source().strip())
+
+
+def _settings(config: Path | None) -> "Settings":
+    """Of a command that sends nothing."""
+    from batchupload.config import config_file, load
+
+    return load(config_file(config, os.environ), os.environ, {}, send=False)
+
+
+COMMANDS = (purge, completion)
