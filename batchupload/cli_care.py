@@ -38,13 +38,14 @@ def purge(config: Path | None, age: str, dry_run: bool, yes: bool, forget_upload
     Exit codes: 0 done, 1 some reports can't be removed, 4 a run holds the ledger, 5 the ledger can't be used.
     """
     from batchupload import purge as old
+    from batchupload.config import config_file, load
     from batchupload.purge_told import told
 
     try:
         wanted = old.Wanted(datetime.now().astimezone() - old.age(age), forget_uploaded, pretend=True)
     except (ValueError, OverflowError) as error:
         raise BatchuploadError(f"--older-than {age}: {error}.") from None
-    path = _settings(config).ledger.path
+    path = load(config_file(config, os.environ), os.environ, {}, send=False).ledger.path
     if not (dry_run or yes):
         if not sys.stdin.isatty():
             raise BatchuploadError("nobody is here to ask: look with --dry-run, then give --yes.")
@@ -54,6 +55,36 @@ def purge(config: Path | None, age: str, dry_run: bool, yes: bool, forget_upload
     purged = old.purge(path, wanted)
     say(told(purged, wanted))
     return 1 if purged.left else 0
+
+
+@click.command(short_help="Look at config, disks, limits and the way to the endpoint; send nothing.")
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
+def doctor(config: Path | None, as_json: bool) -> int:
+    """Say what is well, and what to mend before a run: config, ledger, reports, photos, open files, and the way to the
+    endpoint with its certificate and its clock.
+
+    No order is sent: the endpoint gets an OPTIONS request, and any answer counts as reached. What this user may do is
+    looked at, so run it as the user who runs the uploads.
+
+    \b
+    Exit codes: 0 all is well, 1 with a warning, 2 something is to be mended.
+    """
+    import asyncio
+
+    from batchupload import checkup
+    from batchupload.config import config_file
+    from batchupload.doctor import examine
+
+    file = config_file(config, os.environ)
+    settings, mistake = _settings_or_mistake(file, send=True)
+    local = settings or _settings_or_mistake(file, send=False)[0]
+    found = [checkup.mend("endpoint" if local else "config", mistake, "")] if mistake else []
+    if local:
+        # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
+        found += asyncio.Runner().run(examine(local, file, sends=not mistake))
+    say(checkup.as_json(found) if as_json else checkup.as_text(found))
+    return checkup.exit_code(found)
 
 
 @click.command(short_help="Print a script for the completion of commands and options.")
@@ -74,11 +105,14 @@ def completion(shell: str) -> None:
         say(found(root, {}, "batchupload", "_BATCHUPLOAD_COMPLETE").source().strip())
 
 
-def _settings(config: Path | None) -> "Settings":
-    """Of a command that sends nothing."""
-    from batchupload.config import config_file, load
+def _settings_or_mistake(file: Path | None, *, send: bool) -> "tuple[Settings | None, str]":
+    """The settings, or what is wrong with them, on one line."""
+    from batchupload.config import ConfigError, load
 
-    return load(config_file(config, os.environ), os.environ, {}, send=False)
+    try:
+        return load(file, os.environ, {}, send=send), ""
+    except ConfigError as error:
+        return None, " ".join(str(error).splitlines())
 
 
-COMMANDS = (purge, completion)
+COMMANDS = (purge, doctor, completion)
