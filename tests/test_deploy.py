@@ -90,6 +90,12 @@ def commands() -> list[list[str]]:
     return [*(words[1:] for words in started), image_command(), *in_images]
 
 
+def readme_commands() -> list[str]:
+    """The words after `batchupload` in the README's blocks of commands."""
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+    return re.findall(r"^(?:\$as|batchupload) ([^#\n>]+)", blocks, re.MULTILINE)
+
+
 def option(words: list[str], name: str) -> str:
     return words[words.index(name) + 1]
 
@@ -102,6 +108,11 @@ def parse(words: list[str]) -> None:
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_and_option_that_is_started_exists(words: list[str]) -> None:
     parse(words)
+
+
+@pytest.mark.parametrize("line", readme_commands())
+def test_every_command_that_the_readme_gives_exists(line: str) -> None:
+    parse(shlex.split(line))
 
 
 def test_an_option_that_is_not_there_would_be_found() -> None:
