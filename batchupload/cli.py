@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from batchupload import __version__
+from batchupload import __version__, cli_care
 from batchupload.cli_scan import scan
 from batchupload.console import leave, say, screen_width, tell
 from batchupload.model import BatchuploadError
@@ -207,7 +207,8 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
     say(text)
 
 
-cli.add_command(scan)
+for command in (scan, *cli_care.COMMANDS):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from batchupload.ledger_file import LedgerError, connect, distrusted, failed, is_held, resolved, unreachable
+from batchupload.ledger_file import connect, distrusted, existing, failed, is_held
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
 from batchupload.summary import NEXT_STEP, duration, size
@@ -50,7 +50,8 @@ class PastRun:
         """On one line."""
         took = self.state if self.seconds is None else f"{duration(self.seconds)}, exit {self.exit_code}"
         counts = ", ".join(f"{sum(reasons.values()):,} {outcome}" for outcome, reasons in self.counts.items())
-        return f"{self.run:>4}  {_clock(self.started_at)}  {took:<22}  {counts or 'no rows'}"
+        nothing = "no rows" if self.manifests else "purged"
+        return f"{self.run:>4}  {_clock(self.started_at)}  {took:<22}  {counts or nothing}"
 
     def text(self) -> str:
         """All of it."""
@@ -60,7 +61,7 @@ class PastRun:
             f"  ended      {_clock(self.ended_at) if self.ended_at else '-'}",
             f"  endpoint   {self.endpoint}",
             *(f"  manifest   {manifest}" for manifest in self.manifests),
-            f"  report     {self.report}{'' if self.ended_at else ' (incomplete)'}",
+            f"  report     {self.report or 'purged'}{'' if self.ended_at else ' (incomplete)'}",
             "",
         ]
         for outcome, reasons in self.counts.items():
@@ -122,13 +123,7 @@ class PastOutcome:
 @contextmanager
 def read_ledger(path: Path) -> Iterator["History"]:
     """Raises `LedgerError` where there is no ledger, or none to be trusted; also for what is found out in the block."""
-    path = resolved(path)
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise LedgerError(f"{path}: there is no ledger yet; the first `batchupload run` makes it.") from None
-    except OSError as error:
-        raise unreachable(path, error) from None
+    path = existing(path)
     with closing(connect(path, readonly=True)) as database:
         try:
             yield History(database, path)

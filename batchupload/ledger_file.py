@@ -122,6 +122,18 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def existing(path: Path) -> Path:
+    """Where the ledger at `path` really is. Raises `LedgerError` where there is none."""
+    path = resolved(path)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise LedgerError(f"{path}: there is no ledger yet; the first `batchupload run` makes it.") from None
+    except OSError as error:
+        raise unreachable(path, error) from None
+    return path
+
+
 def watched(path: Path, database: sqlite3.Connection) -> tuple[Path, ...]:
     """The files that a run needs to keep: without the one its commits are lost, without the lock it is not alone."""
     log = (_log_path(path),) if _pragma(database, "journal_mode") == "wal" else ()

@@ -1,0 +1,116 @@
+"""Commands that take care of an installation: purge, doctor, completion. Heavy modules load inside the command."""
+
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchupload.console import say
+from batchupload.model import BatchuploadError
+from batchupload.options import CONFIG, PROFILE, config_file, settings_from
+
+if TYPE_CHECKING:
+    from batchupload.settings import Settings
+
+
+@click.command(short_help="Remove what is old from the ledger, with the reports of those runs.")
+@CONFIG
+@PROFILE
+@click.option("--older-than", "age", required=True, metavar="AGE", help="Runs that ended before that: 90d, 12w.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option(
+    "--forget-uploaded", is_flag=True, help="Also forget which orders are uploaded: they would be sent again."
+)
+def purge(config: Path | None, profile: str | None, age: str, dry_run: bool, yes: bool, forget_uploaded: bool) -> int:
+    """Remove the runs that ended before AGE from the ledger, with their attempts, outcomes and reports.
+
+    Of an order that is uploaded, or may be, its number stays, with hashes of its photos and when that was: so no
+    manifest sends it again. Messages and paths go. --forget-uploaded drops the numbers too, but for orders of which
+    newer runs speak.
+
+    \b
+    Exit codes: 0 done, 1 some reports can't be removed, 4 a run holds the ledger, 5 the ledger can't be used.
+    """
+    from batchupload import purge as old
+    from batchupload.purge_told import told
+
+    try:
+        wanted = old.Wanted(datetime.now().astimezone() - old.age(age), forget_uploaded, pretend=True)
+    except (ValueError, OverflowError) as error:
+        raise BatchuploadError(f"--older-than {age}: {error}.") from None
+    path = settings_from({"config": config, "profile": profile}, send=False).settings.ledger.path
+    if not (dry_run or yes):
+        if not sys.stdin.isatty():
+            raise BatchuploadError("nobody is here to ask: look with --dry-run, then give --yes.")
+        say(told(old.purge(path, wanted), wanted))
+        click.confirm("Remove it for good?", abort=True)
+    wanted = old.Wanted(wanted.before, forget_uploaded, pretend=dry_run)
+    purged = old.purge(path, wanted)
+    say(told(purged, wanted))
+    return 1 if purged.left else 0
+
+
+@click.command(short_help="Look at config, disks, limits and the way to the endpoint; send nothing.")
+@CONFIG
+@PROFILE
+@click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
+def doctor(config: Path | None, profile: str | None, as_json: bool) -> int:
+    """Say what is well, and what to mend before a run: config, ledger, reports, photos, open files, and the way to the
+    endpoint with its certificate and its clock.
+
+    No order is sent: the endpoint gets an OPTIONS request, and any answer counts as reached. What this user may do is
+    looked at, so run it as the user who runs the uploads.
+
+    \b
+    Exit codes: 0 all is well, 1 with a warning, 2 something is to be mended.
+    """
+    import asyncio
+
+    from batchupload import checkup
+    from batchupload.doctor import examine
+
+    file = config_file(config)
+    options = {"config": config, "profile": profile}
+    settings, mistake = _settings_or_mistake(options, send=True)
+    local = settings or _settings_or_mistake(options, send=False)[0]
+    found = [checkup.mend("endpoint" if local else "config", mistake, "")] if mistake else []
+    if local:
+        # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
+        found += asyncio.Runner().run(examine(local, file, sends=not mistake))
+    say(checkup.as_json(found) if as_json else checkup.as_text(found))
+    return checkup.exit_code(found)
+
+
+@click.command(short_help="Print a script for the completion of commands and options.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script by which SHELL completes commands, options and their values.
+
+    \b
+    bash:  batchupload completion bash > ~/.local/share/bash-completion/completions/batchupload
+    zsh:   batchupload completion zsh > "${fpath[1]}/_batchupload"
+    fish:  batchupload completion fish > ~/.config/fish/completions/batchupload.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    root = click.get_current_context().find_root().command
+    if found:
+        say(found(root, {}, "batchupload", "_BATCHUPLOAD_COMPLETE").source().strip())
+
+
+def _settings_or_mistake(options: Mapping[str, Any], *, send: bool) -> "tuple[Settings | None, str]":
+    """The settings, or what is wrong with them, on one line."""
+    from batchupload.config import ConfigError
+
+    try:
+        return settings_from(options, send=send).settings, ""
+    except ConfigError as error:
+        return None, " ".join(str(error).splitlines())
+
+
+COMMANDS = (purge, doctor, completion)

@@ -1,0 +1,159 @@
+"""Settings and this machine → what is well, and what to mend before the next run, each with its remedy."""
+
+import asyncio
+import os
+import resource
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from batchupload.checkup import Checkup, mend, ok, warning
+from batchupload.ledger_file import connect, is_held, resolved
+from batchupload.model import BatchuploadError
+from batchupload.reach import reach
+from batchupload.settings import Settings
+from batchupload.summary import size
+
+SCARCE, LITTLE = 50 << 20, 500 << 20
+"""Bytes free: below the first a night may not fit; below the second a million orders don't (200 bytes each in the
+ledger, and as much in the report)."""
+FEW_NAMES = 100
+OPEN_BESIDE = 64
+"""Files open beside the connections: photos being read, ledger, report, libraries."""
+
+
+async def examine(settings: Settings, config: Path | None, *, sends: bool) -> Sequence[Checkup]:
+    """Look at everything; `sends` is False where the endpoint's address can't be used as it is.
+
+    No wait is longer than `timeouts.connect`.
+    """
+    patience = settings.timeouts.connect
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    looks: list[tuple[str, Callable[[], Checkup]]] = [
+        ("config", partial(_config, config)),
+        ("ledger", partial(_ledger, settings.ledger.path)),
+        *(("reports", partial(_folder, "reports", folder, "report.folder")) for folder in _report_folders(settings)),
+        ("photos", partial(_photos, settings.photos.root)),
+        *(("manifest", partial(_manifest, path)) for path in settings.manifest.paths),
+        ("files", partial(open_files, settings.pace.bounds[1], limit)),
+    ]
+    way = asyncio.create_task(reach(settings.endpoint.url, patience)) if sends else None
+    here = await asyncio.gather(*(_bounded(name, look, patience) for name, look in looks))
+    return [*here, *(await way if way else ())]
+
+
+def open_files(highest: int, limit: int) -> Checkup:
+    """Whether `highest` sends at once fit into the open files that this process may have."""
+    found = (
+        f"{'any number' if limit == resource.RLIM_INFINITY else limit} may be open, for up to {highest} sends at once"
+    )
+    remedy = "raise `ulimit -n` (LimitNOFILE= of the service), or lower pace.highest"
+    if limit == resource.RLIM_INFINITY or limit >= 2 * highest + OPEN_BESIDE:  # a send may try two addresses
+        return ok("files", found)
+    if limit >= highest + OPEN_BESIDE:
+        return warning("files", found, remedy)
+    return mend("files", found, remedy)
+
+
+async def _bounded(name: str, look: Callable[[], Checkup], patience: float) -> Checkup:
+    try:
+        async with asyncio.timeout(patience):
+            return await asyncio.to_thread(look)
+    except TimeoutError:
+        return mend(name, f"the disk does not answer in {patience:g} s", "look at its mount")
+
+
+def _config(path: Path | None) -> Checkup:
+    if path is None:
+        return ok("config", "no file; defaults, and the environment")
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return mend("config", f"{path}: {_why(error)}", "let it be read")
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        remedy = f"it says where ID photos go: chmod go-w {path}"
+        return warning("config", f"{path}: others may change it", remedy)
+    return ok("config", f"{path}: read")
+
+
+def _ledger(path: Path) -> Checkup:
+    path = resolved(path)
+    folder = _folder("ledger", path.parent, "ledger.path")
+    if folder.level == "mend":
+        return folder
+    if path.exists() and not os.access(path, os.W_OK):
+        return mend("ledger", f"{path}: this user may not write it", "see whose it is: chown")
+    if not path.exists():
+        return Checkup(
+            "ledger", folder.level, f"{path}: none yet, the first run makes it; {_free(path)}", folder.remedy
+        )
+    try:
+        with closing(connect(path, readonly=True)) as database:
+            (runs,) = database.execute("SELECT count(*) FROM runs").fetchone()
+    except BatchuploadError as error:
+        return mend("ledger", str(error), "")
+    now = ", and one holds it now" if is_held(path) else ""
+    return Checkup("ledger", folder.level, f"{path}: {runs} runs{now}; {_free(path)}", folder.remedy)
+
+
+def _folder(name: str, path: Path, setting: str) -> Checkup:
+    """Whether a file can be made there, and grow."""
+    try:
+        if not path.is_dir():
+            return mend(name, f"{path}: {'no folder' if path.exists() else 'not there'}", f"make it, or set {setting}")
+        with tempfile.TemporaryFile(dir=path) as probe:  # it has no name, where the file system can do that
+            probe.write(bytes(4096))
+            probe.flush()
+        room = shutil.disk_usage(path).free
+        names = os.statvfs(path)
+    except OSError as error:
+        return mend(
+            name, f"{path}: no file can be made there: {_why(error)}", f"let this user write it, or set {setting}"
+        )
+    found = f"{path}: {size(room)} free"
+    if room < SCARCE or (names.f_files and names.f_favail < FEW_NAMES):
+        return mend(name, found, f"make room: `batchupload purge`, or another {setting}")
+    if room < LITTLE:
+        return warning(name, found, f"make room: `batchupload purge`, or another {setting}")
+    return ok(name, found)
+
+
+def _report_folders(settings: Settings) -> Sequence[Path]:
+    """Where a run without further words puts its report."""
+    if settings.report.folder:
+        return [settings.report.folder]
+    return [path.parent for path in settings.manifest.paths[:1]]
+
+
+def _photos(root: Path | None) -> Checkup:
+    if root is None:
+        return ok("photos", "beside each manifest")
+    try:
+        with os.scandir(root) as entries:
+            empty = next(entries, None) is None
+    except OSError as error:
+        return mend("photos", f"{root}: {_why(error)}", "mount it, let this user read it, or correct photos.root")
+    if empty:
+        return warning("photos", f"{root}: empty", "is it mounted?")
+    return ok("photos", f"{root}: there")
+
+
+def _manifest(path: Path) -> Checkup:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return warning("manifest", f"{path}: {_why(error)}", "without it a run is exit 2: see what is to write it")
+    return ok("manifest", f"{path}: there")
+
+
+def _free(path: Path) -> str:
+    return f"{size(shutil.disk_usage(path.parent).free)} free"
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,205 @@
+"""The way to the endpoint → what is wrong with it: name, connection, certificate, answer, clock. No order is sent."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.message import Message
+from email.parser import BytesParser
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+from yarl import URL
+
+from batchupload import __version__
+from batchupload.checkup import Checkup, mend, ok, warning
+from batchupload.settings import LOOPBACK_HOSTS
+
+HEAD_BYTES = 64 * 1024
+"""A longer answer than that has no end to wait for."""
+SHORT_LIVED = timedelta(days=21)
+"""Certificates that renew themselves do so 30 days before their end; one that is nearer was not."""
+SKEW_NOTED, SKEW_BAD = timedelta(seconds=10), timedelta(minutes=5)
+"""`Date` has whole seconds, and the way takes time. From minutes on certificates, deadlines and ages are misread."""
+LOOK_AT_URL = "correct endpoint.url"
+
+TRUST = "have the certificate mended; one of your own authority is trusted by SSL_CERT_FILE"
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def reach(url: str, patience: float) -> list[Checkup]:
+    """Look at each part of the way, up to the first that is broken; each waits `patience` seconds at most."""
+    address = URL(url)
+    host, port = address.raw_host or "", address.port or 0
+    addresses, found = await _resolve(host, port, patience)
+    if not addresses:
+        return [found]
+    streams, connected = await _connect(addresses, port, patience)
+    checkups = [found, connected]
+    async with _closed_at_the_end(streams):
+        if not streams:
+            return checkups
+        # Only the first speaks: what is behind the others is the same, or their owner's to know.
+        reader, writer = streams[0]
+        secured = await _secure(address, writer, patience)
+        checkups.append(secured)
+        if secured.level != "mend":
+            checkups += await _ask(address, reader, writer, patience)
+    return checkups
+
+
+async def _resolve(host: str, port: int, patience: float) -> tuple[Sequence[str], Checkup]:
+    """The addresses of `host`."""
+    remedy = f"check the network and the name server, or {LOOK_AT_URL}"
+    try:
+        async with asyncio.timeout(patience):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        return (), mend("dns", f"{host}: no answer in {patience:g} s", remedy)
+    except (OSError, UnicodeError) as error:
+        what = getattr(error, "strerror", None) or "no name that can be looked up"
+        return (), mend("dns", f"{host}: {what.lower()}", remedy)
+    addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
+    return addresses, ok("dns", f"{host}: {', '.join(addresses)}")
+
+
+async def _connect(addresses: Sequence[str], port: int, patience: float) -> tuple[list[Stream], Checkup]:
+    """A connection to each address that takes one."""
+    tried = await asyncio.gather(*(_open(address, port, patience) for address in addresses))
+    streams = [one for one in tried if not isinstance(one, str)]
+    failed = [f"{address}: {one}" for address, one in zip(addresses, tried, strict=True) if isinstance(one, str)]
+    if not streams:
+        what = f"port {port}: {'; '.join(failed)}"
+        return streams, mend("tcp", what, f"is the endpoint up, is a firewall in between? Or {LOOK_AT_URL}")
+    if failed:
+        what = f"port {port}: {len(streams)} of {len(tried)} addresses take connections; {'; '.join(failed)}"
+        return streams, warning("tcp", what, "runs go by the others; tell who keeps the endpoint")
+    return streams, ok("tcp", f"port {port} takes connections")
+
+
+async def _open(address: str, port: int, patience: float) -> Stream | str:
+    try:
+        async with asyncio.timeout(patience):
+            return await asyncio.open_connection(address, port, limit=HEAD_BYTES)
+    except TimeoutError:
+        return f"not taken in {patience:g} s"
+    except OSError as error:
+        if error.errno == errno.ECONNREFUSED:
+            return "refused"
+        return (error.strerror or str(error)).lower()
+
+
+async def _secure(address: URL, writer: asyncio.StreamWriter, patience: float) -> Checkup:
+    """The TLS handshake, verified as a run verifies it."""
+    host = address.host or ""
+    if address.scheme == "http":
+        if host in LOOPBACK_HOSTS:
+            return ok("tls", "none, and none needed on this machine")
+        return warning("tls", f"none: ID photos travel to {host} readable", "use https:// in endpoint.url")
+    try:
+        async with asyncio.timeout(patience):
+            await writer.start_tls(ssl.create_default_context(), server_hostname=address.raw_host)
+    except TimeoutError:
+        return mend("tls", f"no handshake in {patience:g} s", f"is TLS spoken at this port? Or {LOOK_AT_URL}")
+    except ssl.SSLCertVerificationError as error:
+        return mend("tls", f"not to be trusted: {error.verify_message}", TRUST)
+    except (OSError, ssl.SSLError) as error:  # ConnectionError where the other side hangs up
+        what = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        return mend("tls", f"no handshake: {what.lower()}", f"is TLS spoken at this port? Or {LOOK_AT_URL}")
+    return lifetime(writer.get_extra_info("peercert")["notAfter"], datetime.now(UTC))
+
+
+def lifetime(not_after: str, now: datetime) -> Checkup:
+    """What is to be said of a certificate that is trusted until `not_after`, as `ssl` writes it."""
+    end = datetime.fromtimestamp(ssl.cert_time_to_seconds(not_after), UTC)
+    left = end - now
+    found = f"verified; the certificate is good until {end:%Y-%m-%d}, {left.days} days"
+    if left < SHORT_LIVED:
+        return warning("tls", found, "have it renewed: after that day every order fails")
+    return ok("tls", found)
+
+
+async def _ask(
+    address: URL, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float
+) -> list[Checkup]:
+    """The answer to a request that asks for nothing and sends nothing, and the clock by it."""
+    remedy = f"is the endpoint up? Or {LOOK_AT_URL}"
+    try:
+        async with asyncio.timeout(patience):
+            began = datetime.now(UTC)
+            writer.write(_request(address))
+            await writer.drain()
+            status, headers = _parsed(await reader.readuntil(b"\r\n\r\n"))
+            ended = datetime.now(UTC)
+    except TimeoutError:
+        return [mend("http", f"no answer in {patience:g} s", remedy)]
+    except (OSError, EOFError, asyncio.LimitOverrunError, ValueError):
+        return [mend("http", "what came back is no HTTP answer", remedy)]
+    return [answered(status), clock(headers.get("Date", ""), began + (ended - began) / 2)]
+
+
+def _request(address: URL) -> bytes:
+    """OPTIONS is safe by its definition; HEAD would have a script do the work of an order without one."""
+    lines = (
+        f"OPTIONS {address.raw_path_qs} HTTP/1.1",
+        f"Host: {address.host_port_subcomponent}",
+        f"User-Agent: batchupload/{__version__}",
+        "Connection: close",
+    )
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+def _parsed(head: bytes) -> tuple[int, Message]:
+    """Status and headers. Raises `ValueError` where it is no HTTP."""
+    first, _, rest = head.partition(b"\r\n")
+    version, status, *_ = [*first.split(b" ", 2), b"", b""]
+    if not version.startswith(b"HTTP/1."):
+        raise ValueError(version)
+    return int(status), BytesParser().parsebytes(rest, headersonly=True)
+
+
+def answered(status: int) -> Checkup:
+    """What an answer tells: whatever it is, the endpoint is reached."""
+    with suppress(ValueError):
+        status = HTTPStatus(status)
+    found = f"reached: {int(status)} {status.phrase if isinstance(status, HTTPStatus) else ''}".strip()
+    if 300 <= status < 400:
+        return warning("http", found, f"a redirect is never followed: {LOOK_AT_URL}")
+    if status in {401, 403, 404}:
+        return warning(
+            "http", found, f"to an order this answer would mean a wrong address: look at it, or {LOOK_AT_URL}"
+        )
+    if status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED:
+        return warning("http", found, "the endpoint is there, but not well; ask again later")
+    return ok("http", found)
+
+
+def clock(date: str, now: datetime) -> Checkup:
+    """This machine's clock beside the `Date` of an answer."""
+    try:
+        theirs = parsedate_to_datetime(date)
+    except ValueError:
+        return ok("clock", f"{now.astimezone():%Y-%m-%d %H:%M:%S %z}; the endpoint does not tell its own")
+    # The second that is named had begun half a second before, on average.
+    skew = now - theirs.replace(tzinfo=theirs.tzinfo or UTC) - timedelta(seconds=0.5)
+    seconds = skew.total_seconds()
+    found = f"{abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} the endpoint's"
+    if abs(skew) > SKEW_BAD:
+        return mend("clock", found, "set it (NTP): certificates, deadlines and the age of runs go by it")
+    if abs(skew) > SKEW_NOTED:
+        return warning("clock", found, "set it (NTP), or have the endpoint's set")
+    return ok("clock", f"as the endpoint's, to {max(abs(seconds), 1):.0f} s")
+
+
+@asynccontextmanager
+async def _closed_at_the_end(streams: Sequence[Stream]) -> AsyncGenerator[None, None]:
+    """Without waiting for what the other side says to it."""
+    try:
+        yield
+    finally:
+        for _, writer in streams:
+            writer.transport.abort()
