@@ -208,7 +208,7 @@ async def test_a_report_of_another_manifest_is_not_replaced_after_a_kill(shop: S
 async def test_a_second_run_on_one_ledger_is_refused_and_told_who_holds_it(shop: Shop) -> None:
     shop.orders(40)
     shop.manifest()
-    async with Sandbox(SandboxOptions(latency=0.2)) as server:
+    async with Sandbox(SandboxOptions(latency=0.4)) as server:
         words = command("run", "orders.csv", "--endpoint", server.url, "--concurrency", "2")
         process = await asyncio.create_subprocess_exec(
             *words, cwd=shop.folder, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
