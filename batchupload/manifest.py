@@ -106,6 +106,17 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
     where the file can no longer be read.
     """
     pattern = re.compile(settings.order_id_pattern)
+    for line, cells, problem in read_cells(layout):
+        if only and (layout.only is None or len(cells) <= layout.only or cells[layout.only] not in only):
+            continue
+        yield _row(layout, line, cells, problem, pattern)
+
+
+def read_cells(layout: Layout) -> Iterator[tuple[int, list[str], Problem | None]]:
+    """Yield each row below the header as (first line, its cells as they stand, what is wrong with its form).
+
+    Raises `ManifestError` where the file can no longer be read.
+    """
     try:
         with closing(read_lines(layout.source)) as lines:
             for line, _ in lines:
@@ -113,9 +124,7 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
                     break
             for line, cells, problem in _records(lines, layout.delimiter, len(layout.header)):
                 if any(cell.strip() for cell in cells) or problem:
-                    if only and (layout.only is None or len(cells) <= layout.only or cells[layout.only] not in only):
-                        continue
-                    yield _row(layout, line, cells, problem, pattern)
+                    yield line, cells, problem
     except (OSError, UnicodeError) as error:
         raise ManifestError(f"{layout.path}: changed or broke while it was read ({error}). Run again.") from None
 
