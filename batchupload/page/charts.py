@@ -231,4 +231,4 @@ def _number(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{_number(value * 1000)} ms" if value < 1 else duration(value)
+    return f"{value * 1000:.0f} ms" if value < 0.9995 else duration(value)

@@ -1,7 +1,7 @@
 """Rows and words of a report → JSON that no parser of HTML can mistake for markup. Pure, streamed."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from batchupload.sheet import neutral
@@ -13,15 +13,18 @@ REMEMBERED, SHORT = 4096, 200
 
 # What could end the element, open a comment in it, or break a line where JavaScript has none. JSON that holds only
 # these escapes is the same JSON, since none of them stands outside of its texts.
-_UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029\x7f"}
+_UNSAFE = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029\x7f"}
 
 
 def safe_json(value: object) -> str:
     """Compact JSON without `<`, `>`, `&` or any line break of JavaScript."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_UNSAFE)
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character, escaped in _UNSAFE.items():
+        text = text.replace(character, escaped)
+    return text
 
 
-def chunks(rows: Iterable[tuple[str, ...]], width: int) -> Iterator[str]:
+def chunks(rows: Iterable[Sequence[str]], width: int) -> Iterator[str]:
     """Rows of `width` cells as JSON lists of up to `CHUNK` rows; cells are neutral, as those of a report.
 
     A cell is its text; in a list of its own where the column is to remember it; and the number of the remembered one
@@ -30,15 +33,19 @@ def chunks(rows: Iterable[tuple[str, ...]], width: int) -> Iterator[str]:
     known: list[dict[str, int]] = [{} for _ in range(width)]
     rest = iter(rows)
     while some := list(islice(rest, CHUNK)):
-        yield safe_json([[_cell(cell, seen) for cell, seen in zip(row, known, strict=True)] for row in some])
+        yield safe_json([_packed(row, known) for row in some])
 
 
-def _cell(cell: str, seen: dict[str, int]) -> str | int | list[str]:
-    at = seen.get(cell)
-    if at is not None:
-        return at
-    text = neutral(cell)
-    if len(cell) > SHORT or len(seen) >= REMEMBERED:
-        return text
-    seen[cell] = len(seen)
-    return [text]
+def _packed(row: Sequence[str], known: list[dict[str, int]]) -> list[str | int | list[str]]:
+    packed: list[str | int | list[str]] = []
+    for cell, seen in zip(row, known, strict=True):
+        if cell in seen:
+            packed.append(seen[cell])
+            continue
+        text = cell if cell[:1].isalnum() else neutral(cell)  # most cells need no closer look
+        if len(seen) < REMEMBERED and len(cell) <= SHORT:
+            seen[cell] = len(seen)
+            packed.append([text])
+        else:
+            packed.append(text)
+    return packed

@@ -83,7 +83,7 @@ class Facts:
             bad = f"{self.left:,} can't be sent as {'it is' if self.left == 1 else 'they are'}." if self.left else ""
             return f"Checked {several(self.rows, 'row')}; nothing was sent. {bad or 'All good.'}"
         stop = next((reason for _, reason in self.counts if reason in STOPS), None)
-        how = f"Stopped early ({stop})" if stop else "Finished"
+        how = "Stopped, as asked" if stop == Reason.STOPPED else f"Stopped early ({stop})" if stop else "Finished"
         return f"{how}: {what_is_left(self.rows, person, again)}"
 
 
@@ -99,17 +99,18 @@ def facts(rows: Iterable[ReportRow]) -> Facts:
         kind = (row.outcome, row.reason)
         counts[kind if kind in counts or len(counts) < KINDS else ("…", "…")] += 1
         left += row.is_left
-        if not row.attempts:
+        if not (sends := row.attempts):
             continue
+        seconds, size = row.seconds, row.bytes_sent
         sent += 1
-        attempts += row.attempts
-        bytes_sent += row.bytes_sent
-        _keep(slowest, (row.seconds, -total, row))
-        if row.attempts > 1:
-            _keep(retried, (row.attempts, row.seconds, -total, row))
-        if row.started_at:
-            zone = zone or timezone(row.started_at.utcoffset() or timedelta())
-            timeline.add(row.started_at.timestamp(), row.seconds, row.bytes_sent, uploaded=row.is_uploaded)
+        attempts += sends
+        bytes_sent += size
+        _keep(slowest, (seconds, -total, row))
+        if sends > 1:
+            _keep(retried, (sends, seconds, -total, row))
+        if start := row.started_at:
+            zone = zone or timezone(start.utcoffset() or timedelta())
+            timeline.add(start.timestamp(), seconds, size, uploaded=row.is_uploaded)
     bins = timeline.bins()
     return Facts(
         total,

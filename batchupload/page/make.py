@@ -35,9 +35,9 @@ def make_page(report: Path, wanted: Callable[[], bool] = lambda: True) -> Path:
     Raises `ManifestError` where the report can't be read, `PageError` where the page can't be written, and
     `GivenUpError` where it is no longer `wanted`.
     """
+    layout = open_report(report)
     path = page_path(report)
     _require_room(path)  # before the work
-    layout = open_report(report)
     told = facts(_while(wanted, read_report(layout)))
     heading = Heading(report.name, columns_of(layout), first_column(layout))
     try:
@@ -73,11 +73,13 @@ def _require_room(path: Path) -> bool:
         return False
     except OSError:
         raise _foreign(path) from None
-    with open(descriptor, "rb") as file:
+    try:
         mark = MARK.encode()
         # An empty one is what is left of a page that was just about to be put in place.
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or file.read(len(mark)) not in {mark, b""}:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.read(descriptor, len(mark)) not in {mark, b""}:
             raise _foreign(path)
+    finally:
+        os.close(descriptor)
     return True
 
 

@@ -2,7 +2,7 @@
 // Whatever comes from the report reaches the page as text (textContent), never as markup.
 "use strict";
 (() => {
-  const PAGE_ROWS = 50;
+  const PAGE_ROWS = 25;
   const PRINTED_ROWS = 1000;
   const byId = (id) => document.getElementById(id);
   const words = JSON.parse(byId("words").textContent);
@@ -55,26 +55,26 @@
   const several = words.first > 0;
   const columns = [
     ["line", "Line", (row) => Number(row[LINE]) || 0, (row, td) => {
-      td.textContent = row[LINE];
+      td.textContent = visible(row[LINE]);
       if (several) td.append(data("div", "detail clip", cell(row, 0)));
     }],
     ["order", "Order", (row) => cell(row, ORDER), (row, td) => td.append(data("div", "id clip", cell(row, ORDER)))],
     ["outcome", "Outcome", (row) => row[OUTCOME], (row, td) => {
-      td.append(element("span", `dot ${words.tones[row[OUTCOME]] || "person"}`), cell(row, OUTCOME));
+      td.append(element("span", `dot ${words.tones[row[OUTCOME]] || "person"}`), visible(cell(row, OUTCOME)));
     }],
     ["reason", "Reason, and what to do", (row) => row[REASON], (row, td) => {
       const sentence = words.sentences[row[REASON]];
       const step = words.steps[row[OUTCOME]];
-      td.append(element("code", "", cell(row, REASON)));
       if (sentence) td.append(element("div", "", sentence));
-      if (step) td.append(element("div", "step", `→ ${step}`));
+      if (step && (!sentence || words.tones[row[OUTCOME]] === "again")) td.append(element("div", "", `→ ${step}`));
+      td.append(element("code", "detail", cell(row, REASON)));
       if (row[DETAIL]) td.append(data("div", "detail clip", cell(row, DETAIL)));
     }],
     ["answer", "Endpoint’s answer", (row) => cell(row, MESSAGE) || answer(row), (row, td) => {
       if (row[MESSAGE]) td.append(data("div", "clip", cell(row, MESSAGE)));
       if (answer(row)) td.append(element("div", "detail", answer(row)));
     }],
-    ["attempts", "Sends", (row) => Number(row[ATTEMPTS]) || 0, (row, td) => { td.textContent = row[ATTEMPTS]; }],
+    ["attempts", "Sends", (row) => Number(row[ATTEMPTS]) || 0, (row, td) => { td.textContent = row[ATTEMPTS] === "0" ? "" : visible(row[ATTEMPTS]); }],
     ["time", "Time", (row) => Number(row[TIME]) || 0, (row, td) => { td.textContent = seconds(row); }],
   ];
   const numeric = new Set(["attempts", "time"]);

@@ -203,14 +203,15 @@ def _run(facts: Facts) -> str:
 
 
 def _figure(chart: Chart, facts: Facts) -> str:
-    names = "".join(
+    keys = "".join(
         f'<span class="key"><span class="{"stroke" if series.line else "swatch"} {series.tone}"></span>'
         f"{series.name}</span>"
         for series in chart.series
         if len(chart.series) > 1
     )
     return (
-        f'<figure><div class="top"><h3>{chart.title} <span class="unit">{chart.unit}</span></h3>{names}</div>'
+        f'<figure><div class="top"><h3>{chart.title} <span class="unit">{chart.unit}</span></h3>'
+        f'<span class="keys">{keys}</span></div>'
         f"{draw(chart, facts)}<figcaption>{_text(chart.note)}</figcaption></figure>"
     )
 

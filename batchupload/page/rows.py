@@ -14,35 +14,66 @@ from batchupload.settings import ManifestSettings
 from batchupload.sheet import REPORT_COLUMNS, plain
 
 NEEDS_NOBODY = frozenset(outcome.value for outcome in DONE)
-# Longer ones are nobody's milliseconds or bytes, and cost time to read.
+_ORDER_ID, _OUTCOME, _REASON, _ATTEMPTS, _BYTES_SENT, _STARTED_AT, _DURATION = map(
+    REPORT_COLUMNS.index, ("order_id", "outcome", "reason", "attempts", "bytes_sent", "started_at", "duration_ms")
+)
 _NUMBER = re.compile(r"[0-9]{1,15}")
+"""Longer ones are nobody's milliseconds or bytes, and cost time to read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
     """One row of a report, whoever may have edited it since: what can't be read is empty or 0."""
 
-    cells: tuple[str, ...]
+    cells: Sequence[str]
     """All of its cells, without what keeps spreadsheets from running them; as many as the header has."""
-    order_id: str
-    outcome: str
-    reason: str
-    attempts: int
-    bytes_sent: int
-    started_at: datetime | None
-    """When its first attempt began."""
-    seconds: float
-    """From the beginning of its first attempt to its end, waits between attempts included."""
+    first: int = 0
+    """Place of `line`, the first column that all reports have."""
+
+    @property
+    def order_id(self) -> str:
+        """The order number."""
+        return self.cells[self.first + _ORDER_ID]
+
+    @property
+    def outcome(self) -> str:
+        """What became of it."""
+        return self.cells[self.first + _OUTCOME]
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+        return self.cells[self.first + _REASON]
+
+    @property
+    def attempts(self) -> int:
+        """How often it was sent."""
+        return _number(self.cells[self.first + _ATTEMPTS])
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of all attempts."""
+        return _number(self.cells[self.first + _BYTES_SENT])
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its first attempt began."""
+        return _time(self.cells[self.first + _STARTED_AT])
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning of its first attempt to its end, waits between attempts included."""
+        return _number(self.cells[self.first + _DURATION]) / 1000
 
     @property
     def is_left(self) -> bool:
         """Whether it needs a person or another run; a row that was only checked, and is in order, does not."""
-        return self.outcome not in NEEDS_NOBODY and self.reason != Reason.NOT_SENT
+        return self.outcome not in NEEDS_NOBODY and self.reason != Reason.NOT_SENT.value
 
     @property
     def is_uploaded(self) -> bool:
         """Whether the endpoint accepted it in this run."""
-        return self.outcome == Outcome.UPLOADED
+        return self.outcome == Outcome.UPLOADED.value
 
 
 def open_report(path: Path) -> Layout:
@@ -72,22 +103,8 @@ def read_report(layout: Layout) -> Iterator[ReportRow]:
     """Yield its rows in order; memory stays flat. Raises `ManifestError` where it can no longer be read."""
     first, width = first_column(layout), len(layout.header)
     for _, cells, _ in read_cells(layout):
-        yield report_row([plain(cell) for cell in cells[:width]] + [""] * (width - len(cells)), first)
-
-
-def report_row(cells: Sequence[str], first: int) -> ReportRow:
-    """The row of plain `cells`, where `line` is the one at `first`."""
-    _, order_id, outcome, reason, _, _, _, _, attempts, bytes_sent, started_at, duration = cells[first : first + 12]
-    return ReportRow(
-        tuple(cells),
-        order_id,
-        outcome,
-        reason,
-        _number(attempts),
-        _number(bytes_sent),
-        _time(started_at),
-        _number(duration) / 1000,
-    )
+        shown = [plain(cell) if cell[:1] == "'" else cell for cell in cells[:width]]
+        yield ReportRow(shown + [""] * (width - len(shown)), first)
 
 
 def _number(cell: str) -> int:

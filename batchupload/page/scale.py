@@ -51,7 +51,7 @@ def times(began: float, ended: float, zone: tzinfo, most: int = 5) -> list[tuple
     shift = offset.total_seconds() if offset else 0.0
     first = math.ceil((began + shift) / step) * step - shift
     form = "%H:%M:%S" if step < 60 else "%H:%M" if step < 86400 else "%d %b"
-    places = [first + step * n for n in range(most + 1) if first + step * n <= ended]
+    places = [first + step * n for n in range(most + 1) if began <= first + step * n <= ended]
     return [(at, datetime.fromtimestamp(at, zone).strftime(form)) for at in places]
 
 

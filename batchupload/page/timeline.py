@@ -78,7 +78,7 @@ class Timeline:
             inside = max(0.0, min(end, left + self._width) - max(start, left))
             stretch = self._bins.setdefault(at, _Growing())
             stretch.busy += inside
-            stretch.bytes_sent += bytes_sent * (inside / seconds if seconds else at == first)
+            stretch.bytes_sent += bytes_sent * (inside / (end - start) if end > start else at == first)
         stretch = self._bins[last]
         stretch.uploaded += uploaded
         stretch.others += not uploaded
