@@ -29,9 +29,10 @@
     return made;
   }
 
-  // Characters of control have no form of their own; these stand for them.
+  // What can't be seen, or turns the direction of what can, is named: an order number must be the one it looks like.
+  const unseen = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
   function visible(text) {
-    return text.replace(/[\0-\x08\x0b-\x1f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));
+    return text.replace(unseen, (c) => `[U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
   }
 
   // A word of the report's own data: it keeps its direction to itself.
@@ -66,9 +67,12 @@
       const sentence = words.sentences[row[REASON]];
       const step = words.steps[row[OUTCOME]];
       if (sentence) td.append(element("div", "", sentence));
-      if (step && (!sentence || words.tones[row[OUTCOME]] === "again")) td.append(element("div", "", `→ ${step}`));
-      td.append(element("code", "detail", cell(row, REASON)));
-      if (row[DETAIL]) td.append(data("div", "detail clip", cell(row, DETAIL)));
+      const isSaid = sentence && (words.tones[row[OUTCOME]] !== "again" || sentence.includes("run again"));
+      if (step && !isSaid) td.append(element("div", "", `→ ${step}`));
+      const why = element("div", "detail clip");
+      why.append(element("code", "", cell(row, REASON)));
+      if (row[DETAIL]) why.append(" · ", data("span", "", cell(row, DETAIL)));
+      td.append(why);
     }],
     ["answer", "Endpoint’s answer", (row) => cell(row, MESSAGE) || answer(row), (row, td) => {
       if (row[MESSAGE]) td.append(data("div", "clip", cell(row, MESSAGE)));

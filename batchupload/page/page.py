@@ -29,7 +29,8 @@ ORDER_LIMIT = 64
 """Characters of an order number in a list; what is longer is none."""
 
 _ROWS_HERE = "<!-- rows -->"
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff\ud800-\udfff]")
+# What can't be seen, or turns the direction of what can; as in page.js.
+_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 SENTENCES = {reason.value: reason.sentence for reason in Reason}
 TONES = {"done": "needs nobody", "again": "needs another run", "person": "needs a person"}
 
@@ -95,7 +96,7 @@ def _hash(text: str) -> str:
 
 def _text(text: str) -> str:
     """Text as it may stand anywhere in HTML."""
-    return escape(_CONTROL.sub("\ufffd", text))
+    return escape(_UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text))
 
 
 def _when(facts: Facts) -> str:
