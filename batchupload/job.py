@@ -161,7 +161,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     for ending in recorder.unreported:
         tell(f"not in the report: {recorder.line(ending)}\n")
     if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:
-        summary = replace(summary, page=await page_beside(path))
+        hurried = stop.cause is Reason.DEADLINE or stop.signal is not None
+        summary = replace(summary, page=await page_beside(path, hurried=hurried))
     return summary
 
 

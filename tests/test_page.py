@@ -518,15 +518,16 @@ async def test_a_page_that_can_not_be_made_changes_neither_exit_code_nor_report(
     assert len((shop.folder / "r.csv").read_text(encoding="utf-8-sig").splitlines()) == 2
 
 
+@pytest.mark.parametrize("hurried", [False, True])
 async def test_a_page_that_hangs_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, hurried: bool
 ) -> None:
     free = threading.Event()
     monkeypatch.setattr(beside, "make_page", lambda *_: free.wait(60))
-    monkeypatch.setattr(beside, "PAGE_SECONDS", 0.05)
+    monkeypatch.setattr(beside, "HURRIED_SECONDS" if hurried else "PAGE_SECONDS", 0.05)
     monkeypatch.setattr(beside, "GRACE", 0.05)
     try:
-        assert await beside.page_beside(tmp_path / "r.csv") is None
+        assert await beside.page_beside(tmp_path / "r.csv", hurried=hurried) is None
     finally:
         free.set()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

@@ -11,23 +11,26 @@ from pathlib import Path
 from batchupload.model import BatchuploadError
 from batchupload.page.make import make_page
 
-PAGE_SECONDS = 120.0
-"""A page that takes longer is given up: a hundred thousand rows take a few seconds."""
+PAGE_SECONDS = 300.0
+"""A page that takes longer is given up; that of a million rows takes 40 s."""
+HURRIED_SECONDS = 10.0
+"""The same where somebody waits for the end, with a deadline or a signal; enough for a hundred thousand rows."""
 GRACE = 1.0
 """Seconds in which a page that is given up may clear away what it began."""
 
 log = logging.getLogger(__name__)
 
 
-async def page_beside(report: Path) -> Path | None:
+async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
     """Make the page of `report`; where that fails, say so in one line. A signal gives it up, and does nothing else."""
+    limit = HURRIED_SECONDS if hurried else PAGE_SECONDS
     given_up, done = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     making = loop.run_in_executor(None, make_page, report, lambda: not given_up.is_set())
     making.add_done_callback(lambda _: done.set())
     with _signals(loop, done.set):
         try:
-            async with asyncio.timeout(PAGE_SECONDS):
+            async with asyncio.timeout(limit):
                 await done.wait()
         except TimeoutError:
             pass
