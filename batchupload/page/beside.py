@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchupload.model import BatchuploadError
-from batchupload.page.make import make_page
 
 PAGE_SECONDS = 300.0
 """A page that takes longer is given up; that of a million rows takes 40 s."""
@@ -26,7 +25,7 @@ async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
     limit = HURRIED_SECONDS if hurried else PAGE_SECONDS
     given_up, done = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    making = loop.run_in_executor(None, make_page, report, lambda: not given_up.is_set())
+    making = loop.run_in_executor(None, _make, report, lambda: not given_up.is_set())
     making.add_done_callback(lambda _: done.set())
     with _signals(loop, done.set):
         try:
@@ -47,6 +46,12 @@ async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
     except Exception as error:  # noqa: BLE001 - the report is whole, and a fault in its page must not say otherwise
         log.warning("The report page was not made: %s: %s", type(error).__name__, error)
     return None
+
+
+def _make(report: Path, wanted: Callable[[], bool]) -> Path:
+    from batchupload.page.make import make_page  # a run begins its sends without loading it
+
+    return make_page(report, wanted)
 
 
 @contextmanager
