@@ -228,6 +228,7 @@ def test_each_chart_is_whole_has_axes_and_says_in_words_what_it_shows() -> None:
         labels = [label.text for label in svg.findall("text")]
         assert labels[0] == "0"
         assert "01:32" in labels
+        assert labels[-1] == "time of day (UTC+0800)"
         assert len(svg.findall("rect")) == len(told.bins)
         numbers = re.findall(r"-?\d+\.?\d*", " ".join(path.attrib["d"] for path in svg.findall("path")))
         assert all(0 <= float(number) <= 480 for number in numbers)

@@ -6,12 +6,12 @@ from datetime import datetime
 from html import escape
 
 from batchupload.page.facts import Facts
-from batchupload.page.scale import Scale, linear, logarithmic, times
+from batchupload.page.scale import SHORT, Scale, linear, logarithmic, times
 from batchupload.page.timeline import Bin
 from batchupload.summary import duration, size
 
-WIDTH, HEIGHT = 480, 210
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 30
+WIDTH, HEIGHT = 480, 228
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 48
 WIDE = 30.0
 """An axis of times whose greatest is so many times its least is drawn logarithmic."""
 
@@ -149,6 +149,9 @@ def _axes(scale: Scale, facts: Facts) -> Iterator[str]:
         yield f'<path class="tick" d="M{x} {bottom}v5"/>'
         yield f'<text x="{x}" y="{bottom + 20}" text-anchor="{anchor}">{escape(label)}</text>'
     yield f'<path class="axis" d="M{LEFT} {bottom}H{right}"/>'
+    zone = datetime.fromtimestamp(began, facts.zone).strftime("%z")
+    what = "since the first send" if ended - began < SHORT else f"time of day (UTC{zone})"
+    yield f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{what}</text>'
 
 
 def _area(tone: str, base: Sequence[float], top: Sequence[float], scale: Scale, facts: Facts) -> str:
