@@ -168,6 +168,15 @@ def init(file: Path) -> None:
     click.echo(f"Wrote {file}. Set endpoint.url, then look over a manifest: batchupload check orders.csv")
 
 
+@cli.command()
+@click.argument("report", type=click.Path(path_type=Path))
+def page(report: Path) -> None:
+    """Make the page of REPORT, an HTML file beside it; one that is there already is made anew."""
+    from batchupload.page.make import make_page
+
+    say(f"Page: {make_page(report)}")
+
+
 _LEDGER_OPTIONS = options_of(
     click.option("-c", "--config", type=click.Path(path_type=Path), help="Config file, which names the ledger."),
     PROFILE,

@@ -21,6 +21,7 @@ from batchupload.ledger_file import LedgerError
 from batchupload.manifest import Layout, read_rows
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
+from batchupload.page.beside import page_beside
 from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
 from batchupload.reasons import Reason
@@ -155,6 +156,9 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
                 summary = replace(summary, stopped=Reason.LEDGER_LOST)
     for ending in recorder.unreported:
         tell(f"not in the report: {recorder.line(ending)}\n")
+    if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:
+        hurried = stop.cause is Reason.DEADLINE or stop.signal is not None
+        summary = replace(summary, page=await page_beside(path, hurried=hurried))
     return summary
 
 

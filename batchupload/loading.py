@@ -11,7 +11,7 @@ from batchupload.readers import Found, Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.settings import Settings
-from batchupload.sources import Sources
+from batchupload.sources.sources import Sources
 from batchupload.stop import InterruptedAttemptError, Stop
 
 ORDERS_AT_ONCE = 16

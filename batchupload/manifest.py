@@ -74,12 +74,18 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
     """
     pattern = re.compile(settings.order_id_pattern)
     outcome = layout.columns.outcome
+    for line, cells, problem in read_cells(layout):
+        if only and (outcome is None or len(cells) <= outcome or cells[outcome] not in only):
+            continue
+        yield _row(layout, line, cells, problem, pattern, settings.required)
+
+
+def read_cells(layout: Layout) -> Iterator[Record]:
+    """Yield each row below the header as it stands. Raises `ManifestError` where the file can no longer be read."""
     try:
-        for line, cells, problem in _records(layout):
-            if any(cell.strip() for cell in cells) or problem:
-                if only and (outcome is None or len(cells) <= outcome or cells[outcome] not in only):
-                    continue
-                yield _row(layout, line, cells, problem, pattern, settings.required)
+        for record in _records(layout):
+            if any(cell.strip() for cell in record[1]) or record[2]:
+                yield record
     except (OSError, UnicodeError) as error:
         raise ManifestError(f"{layout.path}: changed or broke while it was read ({error}). Run again.") from None
 

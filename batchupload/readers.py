@@ -13,7 +13,7 @@ from batchupload.model import Order, PhotoSet, Problem
 from batchupload.photos import FilesExhaustedError, load_photos
 from batchupload.reasons import Reason
 from batchupload.settings import PhotoSettings
-from batchupload.sources import Fetched
+from batchupload.sources.sources import Fetched
 
 MOST_READERS = 8
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

@@ -392,6 +392,7 @@ class ReportSettings(Section):
     """Where the report goes."""
 
     folder: Path | None = Field(None, description="Folder of the reports; null is the (first) manifest's own folder.")
+    page: bool = Field(True, description="true also writes the report page, NAME.html beside NAME.csv.")
 
 
 class LedgerSettings(Section):

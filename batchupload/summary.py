@@ -83,6 +83,8 @@ class Summary:
     """What is to be said of the run before, where that did not come to its end."""
     bounded: Verdict | None = None
     """What bounded it."""
+    page: Path | None = None
+    """The report page, where there is one."""
 
     @property
     def exit_code(self) -> int:
@@ -133,6 +135,7 @@ class Summary:
                 "seen": self.seen or None,
                 "broken": self.broken or None,
                 "report": str(self.report),
+                "page": str(self.page) if self.page else None,
                 "next_command": self.next_command or None,
             },
             ensure_ascii=False,
@@ -159,9 +162,7 @@ class Summary:
             lines.append("")
         if not self.checked_only:
             if tally.attempts:
-                sends = (
-                    f"{_several(tally.sent, 'order')} in {_several(tally.attempts, 'send')}, {size(tally.bytes_sent)}"
-                )
+                sends = f"{several(tally.sent, 'order')} in {several(tally.attempts, 'send')}, {size(tally.bytes_sent)}"
                 lines += [f"Sent {sends} in {duration(self.seconds)} ({rate})."]
             if self.bounded:
                 lines += _wrap(f"It was held back by {self.bounded.sentence}.", width)
@@ -172,13 +173,15 @@ class Summary:
         if self.died:
             lines += _wrap(self.died, width)
         lines.append(f"Report: {self.report}")
+        if self.page:
+            lines.append(f"Page:   {self.page}")
         if self.next_command:
             lines.append(f"Next:   {self.next_command}")
         return "\n".join(lines)
 
     def _verdict(self) -> str:
         """The run in one sentence."""
-        rows = _several(self.tally.rows, "row")
+        rows = several(self.tally.rows, "row")
         if self.stopped is Reason.STOPPED:
             left = self.tally.outcomes[Outcome.DEFERRED]
             return f"Stopped after {duration(self.seconds)}, as asked; {left:,} of {rows} are left for another run."
@@ -200,13 +203,19 @@ class Summary:
             return f"The manifest was not read to its end; {rows} were."
         counts = self.tally.outcomes
         person = counts[Outcome.INVALID] + counts[Outcome.REJECTED]
-        again = sum(counts[outcome] for outcome in AGAIN)
-        needs = "needs" if person == 1 else "need"
-        parts = [f"{person:,} {needs} a person"] * bool(person) + [f"{again:,} another run"] * bool(again)
-        return f"Finished: {rows}, " + (f"{' and '.join(parts)}." if parts else "all done.")
+        return f"Finished: {what_is_left(self.tally.rows, person, sum(counts[outcome] for outcome in AGAIN))}"
 
 
-def _several(count: int, what: str) -> str:
+def what_is_left(rows: int, person: int, again: int) -> str:
+    """How many of `rows` need a `person`, and how many another run: `9 rows, 1 needs a person and 2 another run.`"""
+    needs = "needs" if person == 1 else "need"
+    parts = [f"{person:,} {needs} a person"] * bool(person)
+    parts += [f"{again:,} {'' if person else 'need' + 's' * (again == 1) + ' '}another run"] * bool(again)
+    return f"{several(rows, 'row')}, " + (f"{' and '.join(parts)}." if parts else "all done.")
+
+
+def several(count: int, what: str) -> str:
+    """A number and its noun: `1 row`, `1,200 rows`."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 

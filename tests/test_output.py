@@ -174,7 +174,7 @@ async def test_all_is_said_to_a_slow_reader_and_in_its_order(shop: Shop) -> None
     lines = [line for line in done.stdout.splitlines() if line]
     assert sorted(line.split(", ")[1][:8] for line in lines if ": uploaded" in line) == orders
     assert next(at for at, line in enumerate(lines) if line.startswith("Finished")) > len(orders)
-    assert lines[-1] == "Report: report.csv"
+    assert lines[-2:] == ["Report: report.csv", "Page: report.html"]
 
 
 def test_what_a_stalled_reader_missed_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

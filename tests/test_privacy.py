@@ -67,7 +67,7 @@ async def test_no_photo_no_metadata_and_no_path_is_in_logs_ledger_or_temporary_f
         *(piece for content in contents for piece in pieces(content)),
     ]
     written = [path for path in (tmp_path / "work").iterdir() if path.is_file() and path != manifest]
-    assert {"report.csv", "batchupload.db", "batchupload.db.lock"} == {path.name for path in written}
+    assert {"report.csv", "report.html", "batchupload.db", "batchupload.db.lock"} == {path.name for path in written}
     everything = {path.name: path.read_bytes() for path in written} | {"screen": (done.stdout + done.stderr).encode()}
     for name, content in everything.items():
         assert not any(piece in content for piece in private), name

@@ -103,8 +103,10 @@ def test_every_command_and_report_column_is_named() -> None:
 
 
 def test_every_file_of_the_package_is_in_the_architecture() -> None:
-    named = set(re.findall(r"`(\w+\.py)`", README[README.index("## Architecture") :]))
-    assert named == {path.name for path in (ROOT / "batchupload").glob("*.py")} - {"__init__.py", "__main__.py"}
+    named = set(re.findall(r"`([\w/]+\.py)`", README[README.index("## Architecture") :]))
+    package = ROOT / "batchupload"
+    there = {str(path.relative_to(package)) for path in package.rglob("*.py") if not path.name.startswith("__")}
+    assert named == there
 
 
 def test_every_named_setting_exists() -> None:

@@ -19,7 +19,7 @@ from batchupload.model import Problem
 from batchupload.photos import PhotoError
 from batchupload.sandbox import Sandbox, SandboxOptions
 from batchupload.settings import PhotoSettings, RetrySettings, TimeoutSettings
-from batchupload.sources import Sources
+from batchupload.sources.sources import Sources
 from batchupload.sources.web import PrivateAddressError, PublicOnly, Web
 
 LIMIT = PhotoSettings().max_bytes

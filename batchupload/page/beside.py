@@ -1,0 +1,68 @@
+"""The page of a run that has ended: made off the loop, and never in the way of what the run came to."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batchupload.model import BatchuploadError
+
+PAGE_SECONDS = 300.0
+"""A page that takes longer is given up; that of a million rows takes 40 s."""
+HURRIED_SECONDS = 10.0
+"""The same where somebody waits for the end, with a deadline or a signal; enough for a hundred thousand rows."""
+GRACE = 1.0
+"""Seconds in which a page that is given up may clear away what it began."""
+
+log = logging.getLogger(__name__)
+
+
+async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
+    """Make the page of `report`; where that fails, say so in one line. A signal gives it up, and does nothing else."""
+    limit = HURRIED_SECONDS if hurried else PAGE_SECONDS
+    given_up, done = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    making = loop.run_in_executor(None, _make, report, lambda: not given_up.is_set())
+    making.add_done_callback(lambda _: done.set())
+    with _signals(loop, done.set):
+        try:
+            async with asyncio.timeout(limit):
+                await done.wait()
+        except TimeoutError:
+            pass
+        given_up.set()
+        await asyncio.wait({making}, timeout=GRACE)
+    if not making.done():
+        making.cancel()
+        log.warning("The report page was not made: it took too long. Try: batchupload page %s", report)
+        return None
+    try:
+        return making.result()
+    except BatchuploadError as error:
+        log.warning("The report page was not made: %s", error)
+    except Exception as error:  # noqa: BLE001 - the report is whole, and a fault in its page must not say otherwise
+        log.warning("The report page was not made: %s: %s", type(error).__name__, error)
+    return None
+
+
+def _make(report: Path, wanted: Callable[[], bool]) -> Path:
+    from batchupload.page.make import make_page  # a run begins its sends without loading it
+
+    return make_page(report, wanted)
+
+
+@contextmanager
+def _signals(loop: asyncio.AbstractEventLoop, answer: Callable[[], None]) -> Generator[None, None, None]:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, answer)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,102 @@
+"""A report file → its page, beside it: private, whole or not there at all, and never in the place of another's file."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from batchupload.model import BatchuploadError
+from batchupload.page.facts import facts
+from batchupload.page.page import MARK, Heading, page
+from batchupload.page.rows import ReportRow, columns_of, first_column, open_report, read_report
+
+CHECKED_ROWS = 500
+"""Rows after which it is asked again whether the page is still wanted."""
+
+
+class PageError(BatchuploadError):
+    """The page can't be made; the report is as it was."""
+
+
+class GivenUpError(BatchuploadError):
+    """The page is no longer wanted."""
+
+
+def page_path(report: Path) -> Path:
+    """Where the page of a report stands: `NAME.html` beside `NAME.csv`."""
+    return report.with_suffix(".html") if report.suffix.lower() == ".csv" else report.with_name(f"{report.name}.html")
+
+
+def make_page(report: Path, wanted: Callable[[], bool] = lambda: True) -> Path:
+    """Write the page of a report, over an earlier page of its own at most, and return its path.
+
+    Raises `ManifestError` where the report can't be read, `PageError` where the page can't be written, and
+    `GivenUpError` where it is no longer `wanted`.
+    """
+    layout = open_report(report)
+    path = page_path(report)
+    _require_room(path)  # before the work
+    told = facts(_while(wanted, read_report(layout)))
+    heading = Heading(report.name, columns_of(layout), first_column(layout))
+    try:
+        descriptor, name = tempfile.mkstemp(".tmp", ".batchupload-page-", path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    temporary = Path(name)
+    try:
+        with open(descriptor, "w", encoding="utf-8", errors="replace", newline="") as file:
+            file.writelines(page(heading, told, _while(wanted, read_report(layout))))
+        _put_in_place(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return path
+
+
+def _while(wanted: Callable[[], bool], rows: Iterable[ReportRow]) -> Iterable[ReportRow]:
+    for number, row in enumerate(rows):
+        if number % CHECKED_ROWS == 0 and not wanted():
+            raise GivenUpError("it was given up")
+        yield row
+
+
+def _require_room(path: Path) -> bool:
+    """Whether a page of ours is there; raise `PageError` where something else is."""
+    try:
+        # Neither a link is followed, nor a pipe waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        raise _foreign(path) from None
+    try:
+        mark = MARK.encode()
+        # An empty one is what is left of a page that was just about to be put in place.
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.read(descriptor, len(mark)) not in {mark, b""}:
+            raise _foreign(path)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Give the page its name; it is the one record that can be made again, so no sync waits for the disk."""
+    if not _require_room(path):
+        try:
+            # The name is taken first: a rename alone would replace what somebody puts there at this moment.
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise _foreign(path) from None
+    temporary.rename(path)
+
+
+def _foreign(path: Path) -> PageError:
+    return PageError(f"{path}: this is there, and no page of batchupload; it was left as it is. Move it away.")
+
+
+def _unwritable(path: Path, error: OSError) -> PageError:
+    return PageError(f"{path}: the page can't be written ({error.strerror}).")

@@ -1,0 +1,262 @@
+"""Figures and rows of a report → the page, piece by piece. Pure but for its own template, style and script."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from importlib.resources import files
+from itertools import islice
+from string import Template
+
+from batchupload.model import Outcome
+from batchupload.page.charts import Chart, charts, draw, stretch
+from batchupload.page.embed import chunks, safe_json
+from batchupload.page.facts import Facts, Told, tone
+from batchupload.page.rows import ReportRow
+from batchupload.reasons import Reason
+from batchupload.summary import NEXT_STEP, duration, several, size
+
+MARK = '<!DOCTYPE html>\n<html lang="en" data-made-by="batchupload">\n'
+"""How every page begins, and nothing else: what begins otherwise is never written over."""
+MOST_ROWS = 200_000
+"""Rows that a page holds; a browser takes about 1 kB of memory for each."""
+FEWEST_BINS = 4
+"""Stretches below which a chart would show nothing but its own edges."""
+ORDER_LIMIT = 64
+"""Characters of an order number in a list; what is longer is none."""
+
+_ROWS_HERE = "<!-- rows -->"
+# What can't be seen, or turns the direction of what can; as in page.js.
+_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+SENTENCES = {reason.value: reason.sentence for reason in Reason}
+TONES = {"done": "needs nobody", "again": "needs another run", "person": "needs a person"}
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What the page says of the report beside its rows."""
+
+    name: str
+    """The report's file name."""
+    columns: tuple[str, ...]
+    first: int
+    """Place of `line`, the first column that all reports have."""
+
+
+def page(heading: Heading, facts: Facts, rows: Iterable[ReportRow]) -> Iterator[str]:
+    """The whole page; `rows` are those of the report, and are gone through as far as they are needed."""
+    style, script, template = _part("page.css"), _part("page.js"), _part("page.html")
+    stem = heading.name.removesuffix(".csv")
+    words = {
+        "columns": heading.columns,
+        "first": heading.first,
+        "name": heading.name,
+        "stem": stem,
+        "rows": min(facts.left, MOST_ROWS),
+        "sentences": SENTENCES,
+        "steps": NEXT_STEP,
+        "tones": {outcome.value: tone(outcome) for outcome in Outcome},
+    }
+    told = Template(template).substitute(
+        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'",
+        title=_text(stem),
+        name=_text(heading.name),
+        verdict=_text(facts.verdict),
+        when=_when(facts),
+        figures=_figures(facts),
+        share=_share(facts),
+        outcomes="".join(_outcomes(facts)),
+        left=_left(facts),
+        run=_run(facts),
+        standing_out=_standing_out(facts),
+        words=safe_json(words),
+        style=style,
+        script=script,
+    )
+    before, _, after = told.partition(_ROWS_HERE)
+    yield MARK + before
+    if facts.left:
+        left = (row.cells for row in rows if row.is_left)
+        for chunk in chunks(islice(left, min(facts.left, MOST_ROWS)), len(heading.columns)):
+            yield f'<script type="application/json" class="rows">{chunk}</script>\n'
+    yield after
+
+
+def _part(name: str) -> str:
+    return (files("batchupload.page") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _text(text: str) -> str:
+    """Text as it may stand anywhere in HTML."""
+    return escape(_UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text))
+
+
+def _when(facts: Facts) -> str:
+    if facts.began is None or facts.ended is None:
+        return ""
+    began, ended = (datetime.fromtimestamp(time, facts.zone) for time in (facts.began, facts.ended))
+    same_day = began.date() == ended.date()
+    return (
+        f'<time datetime="{began.isoformat()}">{began:%Y-%m-%d %H:%M:%S}</time> – '
+        f'<time datetime="{ended.isoformat()}">{f"{ended:%H:%M:%S}" if same_day else f"{ended:%Y-%m-%d %H:%M:%S}"}'
+        f"</time> UTC{began:%z}"
+    )
+
+
+def _figures(facts: Facts) -> str:
+    """The few numbers that stand on top."""
+    shown = [(f"{facts.rows:,}", "rows")]
+    if facts.sent:
+        shown += [
+            (f"{facts.sent:,}", "orders sent"),
+            (f"{facts.attempts:,}", "sends"),
+            (size(facts.bytes_sent), "sent"),
+        ]
+    if facts.seconds:
+        shown += [(duration(facts.seconds), "first send to last answer")]
+        shown += [(f"{facts.sent / facts.seconds:,.1f}", "orders/s")]
+    return "".join(f"<div><dd>{number}</dd><dt>{what}</dt></div>" for number, what in shown)
+
+
+def _share(facts: Facts) -> str:
+    """How many rows need nobody, another run, or a person, as one bar."""
+    counts = dict.fromkeys(TONES, 0)
+    for (outcome, reason), count in facts.counts.items():
+        counts["done" if reason == Reason.NOT_SENT else tone(outcome)] += count
+    if not facts.rows:
+        return ""
+    x, bars = 0.0, []
+    for name, count in counts.items():
+        width = 1000 * count / facts.rows
+        bars.append(f'<rect class="{name}" x="{x:.1f}" y="0" width="{width:.1f}" height="10"/>')
+        x += width
+    words = "; ".join(f"{count:,} {TONES[name]}" for name, count in counts.items())
+    legend = "".join(
+        f'<li><span class="dot {name}"></span>{TONES[name]} <b>{count:,}</b> <span class="soft">'
+        f"{_percent(count, facts.rows)}</span></li>"
+        for name, count in counts.items()
+    )
+    return (
+        f'<svg class="share" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{words}">'
+        f'{"".join(bars)}</svg><ul class="legend">{legend}</ul>'
+    )
+
+
+def _percent(count: int, of: int) -> str:
+    """A share that says neither 0 % nor 100 % where that is not so."""
+    share = 100 * count / of
+    if 0 < count < of:
+        share = min(99.9, max(0.1, share))
+    return f"{share:.1f} %" if share % 1 else f"{share:.0f} %"
+
+
+def _outcomes(facts: Facts) -> Iterator[str]:
+    outcomes = facts.outcomes
+    known = [outcome.value for outcome in Outcome]
+    for outcome in [*known, *sorted(set(outcomes) - set(known))]:
+        if not outcomes[outcome]:
+            continue
+        reasons = sorted((-count, reason) for (of, reason), count in facts.counts.items() if of == outcome)
+        only_checked = [reason for _, reason in reasons] == [Reason.NOT_SENT]
+        step = "" if only_checked else NEXT_STEP.get(Outcome(outcome), "") if outcome in known else "look at it"
+        yield (
+            f'<tr class="outcome"><th scope="row"><span class="dot {"done" if only_checked else tone(outcome)}"></span>'
+            f"{_text(outcome) or '(none)'}</th>"
+            f'<td class="number">{outcomes[outcome]:,}</td><td>{f"→ {step}" if step else ""}</td></tr>'
+        )
+        for count, reason in reasons:
+            yield (
+                f'<tr class="reason"><th scope="row"><code>{_text(reason)}</code></th>'
+                f'<td class="number">{-count:,}</td><td>{_text(_sentence(reason))}</td></tr>'
+            )
+
+
+def _sentence(reason: str) -> str:
+    return SENTENCES.get(reason, "")
+
+
+def _left(facts: Facts) -> str:
+    """What is said above the table of the rows that are left."""
+    if not facts.left:
+        return "No row needs a person or another run."
+    told = f"{several(facts.left, 'row')} {'needs' if facts.left == 1 else 'need'} a person or another run."
+    if facts.left > MOST_ROWS:
+        told += f" The first {MOST_ROWS:,} of them are here; the report has all."
+    return told
+
+
+def _run(facts: Facts) -> str:
+    if not facts.sent:
+        return "<p>Nothing was sent.</p>"
+    if len(facts.bins) < FEWEST_BINS:
+        return f"<p>The run was too short for charts: {duration(facts.seconds)}.</p>"
+    shown = charts(facts)
+    figures = "".join(_figure(chart, facts) for chart in shown)
+    return f'<div class="charts">{figures}</div>{_as_table(shown, facts)}'
+
+
+def _figure(chart: Chart, facts: Facts) -> str:
+    keys = "".join(
+        f'<span class="key"><span class="{"stroke" if series.line else "swatch"} {series.tone}"></span>'
+        f"{series.name}</span>"
+        for series in chart.series
+        if len(chart.series) > 1
+    )
+    return (
+        f'<figure><div class="top"><h3>{chart.title} <span class="unit">{chart.unit}</span></h3>'
+        f'<span class="keys">{keys}</span></div>'
+        f"{draw(chart, facts)}<figcaption>{_text(chart.note)}</figcaption></figure>"
+    )
+
+
+def _as_table(shown: list[Chart], facts: Facts) -> str:
+    """The same figures as text, for those who don't see the charts, or want to copy them."""
+    series = [(chart, one) for chart in shown for one in chart.series]
+    head = "".join(f'<th scope="col">{chart.title}: {one.name}</th>' for chart, one in series)
+    lines = []
+    for at, bin_ in enumerate(facts.bins):
+        values = [(chart, one.values[at]) for chart, one in series]
+        cells = "".join(f"<td>{'' if value is None else chart.shown(value)}</td>" for chart, value in values)
+        lines.append(f'<tr><th scope="row">{stretch(bin_, facts)}</th>{cells}</tr>')
+    return (
+        '<details><summary>The charts as a table</summary><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="The charts as a table"><table class="plain"><thead><tr><th scope="col">From – to</th>{head}</tr>'
+        f"</thead><tbody>{''.join(lines)}</tbody></table></div></details>"
+    )
+
+
+def _standing_out(facts: Facts) -> str:
+    if not facts.sent:
+        return ""
+    slowest = _list("Slowest orders", facts.slowest)
+    retried = _list("Most retried orders", facts.most_retried)
+    return f'<section class="pair" aria-label="Orders that stand out">{slowest}{retried}</section>'
+
+
+def _list(title: str, orders: Iterable[Told]) -> str:
+    lines = "".join(
+        f'<tr><td><bdi class="id">{_text(_cut(told.order_id))}</bdi></td>'
+        f'<td class="number">{duration(told.seconds)}</td>'
+        f'<td class="number">{told.attempts}</td>'
+        f'<td><span class="dot {tone(told.outcome)}"></span>{_text(_cut(told.outcome))}</td></tr>'
+        for told in orders
+    )
+    if not lines:
+        return f"<div><h2>{title}</h2><p>None: each order took one send.</p></div>"
+    return (
+        f'<div><h2>{title}</h2><table class="plain"><thead><tr><th scope="col">Order</th>'
+        '<th scope="col" class="number">Time</th><th scope="col" class="number">Sends</th><th scope="col">Outcome</th>'
+        f"</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= ORDER_LIMIT else f"{text[: ORDER_LIMIT - 1]}…"
