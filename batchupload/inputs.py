@@ -46,4 +46,4 @@ def _files(named: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
         found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
         if not found:
             raise ManifestError(f"{path}: no file fits this pattern.")
-        yield from ((Path(one), True) for one in found)
+        yield from ((Path(one), True) for one in found if not one.endswith(".html"))  # the pages of reports

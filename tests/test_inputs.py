@@ -205,8 +205,12 @@ def test_a_pattern_stands_for_manifests_and_not_for_earlier_reports(
     for name in ("b.csv", "a.csv"):
         (tmp_path / name).write_bytes(as_csv([HEADER, *CELLS]))
     (tmp_path / "a.report-1.csv").write_text(",".join(REPORT_COLUMNS) + "\n")
-    found = open_manifests([tmp_path / "*.csv"], frozenset(), SETTINGS)
-    assert [layout.path.name for layout in found] == ["a.csv", "b.csv"]
+    (tmp_path / "a.report-1.html").write_text("<!doctype html>")
+    for pattern in ("*.csv", "?.*"):
+        found = open_manifests([tmp_path / pattern], frozenset(), SETTINGS)
+        assert [layout.path.name for layout in found] == ["a.csv", "b.csv"]
+    found = open_manifests([tmp_path / "a*"], frozenset(), SETTINGS)
+    assert [layout.path.name for layout in found] == ["a.csv"]
     assert "a.report-1.csv is an earlier report, and left out" in caplog.text
     found = open_manifests([tmp_path / "a.report*.csv"], frozenset({"failed"}), SETTINGS)
     assert [layout.path.name for layout in found] == ["a.report-1.csv"]
