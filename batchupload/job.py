@@ -25,6 +25,7 @@ from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
+from batchupload.repair import require_decoders
 from batchupload.report import (
     Report,
     ReportError,
@@ -80,6 +81,7 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     began = datetime.now().astimezone()
     if settings.photos.root and not is_folder(settings.photos.root):
         raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
+    require_decoders(settings.photos)
     files: dict[Path, Path] = {}
     for path in wish.manifests:
         if not (name := str(path)).isprintable():  # bytes that are no UTF-8 could not be written down

@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from batchupload.ending import already_uploaded, not_tried_again, unusable
-from batchupload.model import Ending, Loaded, Order, Outcome, PhotoSet, Problem
+from batchupload.ending import already_uploaded, good, not_tried_again, unusable
+from batchupload.model import Ending, Loaded, Order, PhotoSet, Problem
 from batchupload.readers import Found, Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
@@ -44,6 +45,8 @@ class Loading:
 
     def at_once(self, concurrency: int) -> int:
         """Orders to take at a time: no more than sends that may be under way, nor more than memory is well spent on."""
+        if self._settings.repair:  # which takes so long that every thread should have its share
+            return 1
         return max(
             1, min(ORDERS_AT_ONCE, BYTES_AT_ONCE // self._set_size, concurrency if self._send else ORDERS_AT_ONCE)
         )
@@ -83,8 +86,10 @@ class Loading:
             return not_tried_again(order, self._elapsed(order), found)
         if isinstance(found, Problem):
             return unusable(order, self._elapsed(order), found)
+        if not order.attempts:
+            order = replace(order, notes=found.notes)
         if not self._send:
-            return Ending(order.row, Outcome.DEFERRED, Reason.NOT_SENT)
+            return good(order)
         if not order.attempts and found.digest == order.standing.uploaded and not self._force:
             return already_uploaded(order)
         return Loaded(order, found)

@@ -8,7 +8,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,7 @@ from typing import Self
 from PIL import Image, MpoImagePlugin, PngImagePlugin, UnidentifiedImageError
 from xxhash import xxh3_128_digest
 
-from batchupload.model import Photo, PhotoSet, Problem
+from batchupload.model import Note, NoteKind, Photo, PhotoSet, Problem
 from batchupload.reasons import Reason
 from batchupload.settings import PhotoSettings
 
@@ -47,6 +47,10 @@ _OTHER_TYPES = (
     (0, b"{", "JSON"),
 )
 
+DECODER_ERRORS = (UnidentifiedImageError, OSError, ValueError, SyntaxError, IndexError, KeyError, struct.error)
+"""Pillow's decoders raise all of these on damaged files (its documentation promises no one type)."""
+Mend = Callable[[bytes], tuple[bytes, str]]
+"""A photo → one that can be sent, and what was done to it. Raises `PhotoError`."""
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -66,27 +70,38 @@ class FilesExhaustedError(Exception):
 
 
 def load_photos(
-    paths: Mapping[str, str], folder: Path, settings: PhotoSettings, trusted: bytes | None = None
+    paths: Mapping[str, str],
+    folder: Path,
+    settings: PhotoSettings,
+    trusted: bytes | None = None,
+    mend: Mend | None = None,
 ) -> PhotoSet | Problem:
     """Read and validate the photos of one order.
 
     Paths are relative to `settings.root`, or else to `folder`. A set with the digest `trusted`, which was validated
-    before, is not decoded again. Raises `FilesExhaustedError`.
+    before, is not decoded again. With `mend` each photo, of up to `repair_max_bytes`, is what that makes of it. Raises
+    `FilesExhaustedError`.
     """
     photos: list[Photo] = []
     contents: list[bytes] = []
+    notes: list[Note] = []
+    most = settings.repair_max_bytes if mend else settings.max_bytes
     with Folders(settings.root or folder, settings.allow_outside_root) as folders:
         for field, path in paths.items():
             try:
-                contents.append(read_photo(path, folders, settings))
-                photos.append(Photo(field, contents[-1], media_type_of(contents[-1])))
+                content = read_photo(path, folders, most)
+                if mend:
+                    content, done = mend(content)
+                    notes += [Note(NoteKind.REPAIRED, f"{field}: {done}")] * bool(done)
+                contents.append(content)
+                photos.append(Photo(field, content, media_type_of(content)))
             except PhotoError as error:
                 return _problem(field, error)
     digests = [xxh3_128_digest(content) for content in contents]
     for at, photo in enumerate(photos):
         if digests[at] in digests[:at]:
             return Problem(Reason.PHOTO_REPEATED, f"{photos[digests.index(digests[at])].field} and {photo.field}")
-    photo_set = PhotoSet(tuple(photos), b"".join(digests))
+    photo_set = PhotoSet(tuple(photos), b"".join(digests), tuple(notes))
     if photo_set.digest == trusted or settings.validate_ == "off":
         return photo_set
     with warnings.catch_warnings():
@@ -103,8 +118,8 @@ def _problem(field: str, error: PhotoError) -> Problem:
     return Problem(error.problem.reason, f"{field}: {error.problem.detail}" if error.problem.detail else field)
 
 
-def read_photo(path: str, folders: "Folders", settings: PhotoSettings) -> bytes:
-    """The bytes of one photo, read once through a descriptor that was checked. Raises `PhotoError`."""
+def read_photo(path: str, folders: "Folders", most: int) -> bytes:
+    """One photo of no more than `most` bytes, read once from a descriptor that was checked. Raises `PhotoError`."""
     try:
         descriptor = folders.open(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -115,18 +130,18 @@ def read_photo(path: str, folders: "Folders", settings: PhotoSettings) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise PhotoError(Reason.PHOTO_NOT_A_FILE, "")
-        if status.st_size > settings.max_bytes:
-            raise _too_large(status.st_size, settings.max_bytes)
+        if status.st_size > most:
+            raise too_large(status.st_size, most)
         content = os.read(descriptor, status.st_size + 1)
         # Not what was announced: a network disk reads in parts, or the file changes at this moment.
-        while len(content) not in {status.st_size, settings.max_bytes + 1} and (more := os.read(descriptor, 1 << 16)):
-            content = (content + more)[: settings.max_bytes + 1]
+        while len(content) not in {status.st_size, most + 1} and (more := os.read(descriptor, 1 << 16)):
+            content = (content + more)[: most + 1]
     except OSError as error:
         raise _unreadable(error) from None
     finally:
         os.close(descriptor)
-    if len(content) > settings.max_bytes:
-        raise _too_large(len(content), settings.max_bytes)
+    if len(content) > most:
+        raise too_large(len(content), most)
     if not content:
         raise PhotoError(Reason.PHOTO_EMPTY, "")
     return content
@@ -193,20 +208,23 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
 def _decode(content: bytes, allow_trailing_data: bool) -> None:
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
-            _check_end(content, picture, allow_trailing_data)
+            check_end(content, picture, allow_trailing_data)
             picture.draft("L", (1, 1))  # JPEG: at an eighth of the size; the whole file is read all the same
             picture.load()
     except PhotoError:
         raise
     except Image.DecompressionBombError:
         raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, "more than the decoder takes") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, IndexError, KeyError, struct.error) as error:
-        # Pillow's decoders raise all of these on damaged files (its documentation promises no one type).
-        cut = "truncated" in str(error)
-        raise PhotoError(Reason.PHOTO_TRUNCATED if cut else Reason.PHOTO_CORRUPT, "") from None
+    except DECODER_ERRORS as error:
+        raise damage(error) from None
 
 
-def _check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) -> None:
+def damage(error: Exception) -> PhotoError:
+    """What a decoder's error says of the photo."""
+    return PhotoError(Reason.PHOTO_TRUNCATED if "truncated" in str(error) else Reason.PHOTO_CORRUPT, "")
+
+
+def check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) -> None:
     """Find the end of the picture; no decoder notices what lies behind it, nor JPEG's missing end."""
     if isinstance(picture, PngImagePlugin.PngImageFile):
         end = _png_end(content)
@@ -334,5 +352,5 @@ def _unreadable(error: OSError) -> Exception:
     return PhotoError(Reason.PHOTO_UNREADABLE, (error.strerror or "").lower())
 
 
-def _too_large(size: int, limit: int) -> PhotoError:
+def too_large(size: int, limit: int) -> PhotoError:
     return PhotoError(Reason.PHOTO_TOO_LARGE, f"{size} bytes, at most {limit}")

@@ -196,6 +196,15 @@ class PhotoSettings(Section):
         False, description="true sends photos with other data behind the picture (some phones write such)."
     )
 
+    repair: tuple[Literal["resize", "heic", "orientation", "metadata"], ...] = Field(
+        (),
+        description="What may be done to the bytes that are sent, never to the file: resize (an oversize photo), heic "
+        "(HEIC to JPEG), orientation (turned as EXIF says), metadata (GPS and the rest removed).",
+    )
+    repair_max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = Field(
+        32 * 1024 * 1024, description="Largest photo, in bytes, that is read to be repaired."
+    )
+
     @field_validator("validate_", mode="before")
     @classmethod
     def _off(cls, level: object) -> object:

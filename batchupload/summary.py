@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchupload.bounds import Verdict
-from batchupload.model import DONE, Ending, Outcome
+from batchupload.model import DONE, Ending, NoteKind, Outcome
 from batchupload.reasons import Reason
 
 AGAIN = (Outcome.FAILED, Outcome.UNKNOWN, Outcome.DEFERRED)
@@ -47,6 +47,8 @@ class Tally:
     """Orders with at least one attempt."""
     attempts: int = 0
     bytes_sent: int = 0
+    notes: Counter[NoteKind] = field(default_factory=Counter)
+    """What there was to say of photos."""
 
     def add(self, ending: Ending) -> None:
         """Count one row."""
@@ -56,6 +58,8 @@ class Tally:
         self.sent += bool(ending.attempts)
         self.attempts += len(ending.attempts)
         self.bytes_sent += ending.bytes_sent
+        for note in ending.notes:
+            self.notes[note.kind] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ class Summary:
                 "sent_orders": tally.sent,
                 "attempts": tally.attempts,
                 "bytes_sent": tally.bytes_sent,
+                "notes": tally.notes,
                 "seconds": round(self.seconds, 3),
                 "orders_per_second": round(tally.sent / self.seconds, 3) if self.seconds else 0.0,
                 "bounded_by": self.bounded.bound if self.bounded else None,
@@ -157,6 +162,8 @@ class Summary:
         rate = f"{tally.sent / self.seconds:,.1f} orders/s" if self.seconds else ""
         if lines[-1]:
             lines.append("")
+        if repaired := tally.notes[NoteKind.REPAIRED]:
+            lines.append(f"Repaired {_several(repaired, 'photo')} on the way; see detail. The files are as they were.")
         if not self.checked_only:
             if tally.attempts:
                 sends = (
