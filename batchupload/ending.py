@@ -93,9 +93,10 @@ def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, deta
 
 
 def _said(notes: tuple[Note, ...]) -> list[str]:
-    """Such as `repaired face: resized 8.1 MB → 1.9 MB; hand: rotated`."""
+    """Such as `repaired face: resized 8.1 MB → 1.9 MB; hand: rotated` and `warning: back is blank`."""
     repaired = "; ".join(note.text for note in notes if note.kind is NoteKind.REPAIRED)
-    return [f"repaired {repaired}"] if repaired else []
+    warned = [f"warning: {note.text}" for note in notes if note.kind is not NoteKind.REPAIRED]
+    return [f"repaired {repaired}", *warned] if repaired else warned
 
 
 def _trail(attempts: tuple[Attempt, ...]) -> str:

@@ -49,6 +49,12 @@ class NoteKind(StrEnum):
     """What there is to say of photos beside their outcome."""
 
     REPAIRED = "repaired"
+    ALIKE = "alike"
+    """A warning, as are the following: two photos of an order look the same."""
+    OTHER_ORDER = "other_order"
+    """Another order of the run has the very same photo."""
+    SMALL = "small"
+    BLANK = "blank"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ from xxhash import xxh3_128_digest
 
 from batchupload.model import Note, NoteKind, Photo, PhotoSet, Problem
 from batchupload.reasons import Reason
+from batchupload.set_checks import Glimpse, Looks, looks_of, warnings_of
 from batchupload.settings import PhotoSettings
 
 JPEG, PNG = "image/jpeg", "image/png"
@@ -104,13 +106,16 @@ def load_photos(
     photo_set = PhotoSet(tuple(photos), b"".join(digests), tuple(notes))
     if photo_set.digest == trusted or settings.validate_ == "off":
         return photo_set
+    glimpses: dict[str, Glimpse] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow only warns of sizes and odd metadata; max_pixels decides
         for photo, content in zip(photos, contents, strict=True):
             try:
-                validate(content, settings)
+                glimpses[photo.field] = validate(content, settings)
             except PhotoError as error:
                 return _problem(photo.field, error)
+    if settings.warn and (warned := warnings_of(glimpses, settings.small_side)):
+        return replace(photo_set, notes=(*notes, *warned))
     return photo_set
 
 
@@ -159,13 +164,13 @@ def media_type_of(content: bytes) -> str:
     raise PhotoError(Reason.PHOTO_WRONG_TYPE, "")
 
 
-def validate(content: bytes, settings: PhotoSettings) -> None:
-    """Hold one picture to the level of `settings`, which is not `off`. Raises `PhotoError`."""
+def validate(content: bytes, settings: PhotoSettings) -> Glimpse:
+    """Hold one picture to the level of `settings`, which is not `off`; what was seen of it. Raises `PhotoError`."""
     width, height = size_of(content)
     if width * height > settings.max_pixels:
         raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, f"{width} × {height}, at most {settings.max_pixels}")
-    if settings.validate_ == "full":
-        _decode(content, settings.allow_trailing_data)
+    looks = _decode(content, settings) if settings.validate_ == "full" else None
+    return Glimpse((width, height), looks)
 
 
 def size_of(content: bytes) -> tuple[int, int]:
@@ -205,12 +210,13 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         at += 2 + length
 
 
-def _decode(content: bytes, allow_trailing_data: bool) -> None:
+def _decode(content: bytes, settings: PhotoSettings) -> Looks | None:
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
-            check_end(content, picture, allow_trailing_data)
+            check_end(content, picture, settings.allow_trailing_data)
             picture.draft("L", (1, 1))  # JPEG: at an eighth of the size; the whole file is read all the same
             picture.load()
+            return looks_of(picture) if settings.warn else None
     except PhotoError:
         raise
     except Image.DecompressionBombError:

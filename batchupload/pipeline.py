@@ -52,7 +52,7 @@ class Pipeline:
         self._recorder = recorder
         self._readers = Readers(settings.timeouts.photos)
         self._loading = Loading(
-            self._readers, settings.photos, recorder, stop, self._elapsed, send=endpoint is not None, force=force
+            self._readers, settings.photos, recorder, stop, self._elapsed, survey.rows, send=bool(endpoint), force=force
         )
         self._retry = RetryPolicy(settings.retry)
         self._orders: asyncio.Queue[Order | None] = asyncio.Queue(QUEUED)

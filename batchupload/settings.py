@@ -205,6 +205,15 @@ class PhotoSettings(Section):
         32 * 1024 * 1024, description="Largest photo, in bytes, that is read to be repaired."
     )
 
+    warn: bool = Field(
+        True,
+        description="Warns of photos that look wrong: the same in two fields or orders, small, blank. It changes no "
+        "outcome; with header only what is cheap is looked at, with off only other orders.",
+    )
+    small_side: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        300, description="Warns where the shorter side has fewer pixels than this."
+    )
+
     @field_validator("validate_", mode="before")
     @classmethod
     def _off(cls, level: object) -> object:

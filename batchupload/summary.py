@@ -24,6 +24,13 @@ NEXT_STEP = {
     Outcome.UNKNOWN: "run again, or look at the order",
     Outcome.DEFERRED: "run again",
 }
+WARNINGS = {
+    NoteKind.ALIKE: "two photos of an order look the same: put in the right one, if so.",
+    NoteKind.OTHER_ORDER: "a photo stands under another order too: see that each has its own person's.",
+    NoteKind.SMALL: "a photo is very small (photos.small_side): have it taken again, if it can't be read.",
+    NoteKind.BLANK: "a photo is blank: have it taken again.",
+}
+"""What a warning means, and what to do."""
 TELL_NOTHING_NEW = frozenset({Reason.ACCEPTED, Reason.REPEATED_ROW})
 STOPPED_EARLY = frozenset(
     {Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.CANARY, Reason.MAX_FAILURES, Reason.DEADLINE}
@@ -164,6 +171,9 @@ class Summary:
             lines.append("")
         if repaired := tally.notes[NoteKind.REPAIRED]:
             lines.append(f"Repaired {_several(repaired, 'photo')} on the way; see detail. The files are as they were.")
+        for kind, meaning in WARNINGS.items():
+            if count := tally.notes[kind]:
+                lines += _wrap(f"Warning, {_several(count, 'time')}: {meaning}", width)
         if not self.checked_only:
             if tally.attempts:
                 sends = (
