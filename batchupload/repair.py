@@ -5,13 +5,15 @@ or twice: how large it would be at another quality is told by a sample of it, a 
 """
 
 import io
+import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image, JpegImagePlugin
 
@@ -281,9 +283,18 @@ def _jpeg(picture: Image.Image, quality: int, kept: dict[str, Any]) -> bytes:
 
 
 def _saved(picture: Image.Image, how: dict[str, Any]) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, **how)
-    return file.getvalue()
+    with _memory() as file:
+        picture.save(file, **how)
+        file.seek(0)
+        return file.read()
+
+
+def _memory() -> BinaryIO:
+    """A file in memory, with a descriptor where that can be: only then Pillow's encoder leaves other threads alone."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # out of open files
+            return open(os.memfd_create("photo"), "w+b")
+    return io.BytesIO()
 
 
 def _heif() -> Any:

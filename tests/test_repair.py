@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from bisect import bisect
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageFont, ImageOps, ImageStat, JpegImagePlugin, PngImagePlugin
 
+from batchupload import repair as repair_file
 from batchupload import samples
 from batchupload.metadata import exif_of, orientation_of, without_metadata
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, PhotoSet
@@ -470,6 +472,35 @@ def test_cleaning_takes_any_bytes(content: bytes, start: int) -> None:
     ] + content
     without_metadata(content, cut_behind=False)
     orientation_of(content)
+
+
+def test_other_threads_go_on_while_a_picture_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, ticks, over = opened(phone_photo()), 0, threading.Event()
+
+    def tick() -> None:
+        nonlocal ticks
+        while not over.wait(0.0001):
+            ticks += 1
+
+    def ticks_of(encode: Callable[[], bytes]) -> int:
+        before = ticks
+        for _ in range(3):
+            assert len(encode()) > 1_000_000
+        return ticks - before
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    try:
+        free = ticks_of(lambda: repair_file._saved(photo, {"format": "JPEG", "quality": 75}))
+        held = ticks_of(lambda: saved(photo, quality=75))
+    finally:
+        over.set()
+        ticker.join()
+    assert free > 2 * held
+    # Where there is no such file, or none is left, the result is the same.
+    whole = repair_file._saved(photo, {"format": "JPEG", "quality": 75})
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert repair_file._saved(photo, {"format": "JPEG", "quality": 75}) == whole
 
 
 def test_pictures_wait_for_room_in_memory() -> None:
