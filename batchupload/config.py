@@ -37,6 +37,7 @@ PLAIN = {
 """Kind of mistake, as pydantic names it → what to do, where the setting itself doesn't matter."""
 LISTS = {
     "paths": "[a.csv, b.csv]",
+    "repair": "[resize, orientation]",
     "patterns": "['{order_id}/{field}.*']",
     "replies": "[{code: 400, then: retry}]",
     "order_id": "[单号]",

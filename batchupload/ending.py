@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from batchupload.model import Attempt, Ending, Order, Outcome, Problem, Row, Verdict
+from batchupload.model import Attempt, Ending, Note, NoteKind, Order, Outcome, Problem, Row, Verdict
 from batchupload.reasons import Reason
 from batchupload.survey import Relation
 
@@ -24,6 +24,11 @@ def unsent(row: Row, relation: Relation, seen: bool) -> Ending | None:
 def already_uploaded(order: Order) -> Ending:
     """The ending of an order whose photos the endpoint has."""
     return Ending(order.row, Outcome.SKIPPED, Reason.ALREADY_UPLOADED, f"run {order.standing.uploaded_run}")
+
+
+def good(order: Order) -> Ending:
+    """The ending of an order that is in order, where nothing is to be sent."""
+    return _ending(order, 0.0, Outcome.DEFERRED, Reason.NOT_SENT)
 
 
 def after_last_attempt(order: Order, seconds: float, exhausted: bool) -> Ending:
@@ -79,11 +84,19 @@ def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, deta
         order.row,
         outcome,
         reason,
-        "; ".join(part for part in (detail, earlier, trail) if part),
+        "; ".join(part for part in (detail, earlier, trail, *_said(order.notes)) if part),
         order.attempts,
         started,
         seconds if order.attempts else 0.0,
+        order.notes,
     )
+
+
+def _said(notes: tuple[Note, ...]) -> list[str]:
+    """Such as `repaired face: resized 8.1 MB → 1.9 MB; hand: rotated` and `warning: back is blank`."""
+    repaired = "; ".join(note.text for note in notes if note.kind is NoteKind.REPAIRED)
+    warned = [f"warning: {note.text}" for note in notes if note.kind is not NoteKind.REPAIRED]
+    return [f"repaired {repaired}", *warned] if repaired else warned
 
 
 def _trail(attempts: tuple[Attempt, ...]) -> str:

@@ -26,6 +26,7 @@ from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
+from batchupload.repair import require_decoders
 from batchupload.report import (
     Report,
     ReportError,
@@ -84,6 +85,7 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     began = datetime.now().astimezone()
     if settings.photos.root and not is_folder(settings.photos.root):
         raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
+    require_decoders(settings.photos)
     layouts = open_manifests(wish.manifests, wish.only, settings.manifest)
     if not wish.quiet:
         for layout in layouts:

@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from batchupload.ending import already_uploaded, not_tried_again, unusable
-from batchupload.model import Ending, Loaded, Order, Outcome, PhotoSet, Problem
+from batchupload.ending import already_uploaded, good, not_tried_again, unusable
+from batchupload.model import Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
 from batchupload.readers import Found, Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.settings import Settings
+from batchupload.sightings import Sightings
 from batchupload.sources.sources import Sources
 from batchupload.stop import InterruptedAttemptError, Stop
 
@@ -34,6 +36,7 @@ class Loading:
         recorder: Recorder,
         stop: Stop,
         elapsed: Callable[[Order], float],
+        rows: int,
         *,
         send: bool,
         force: bool,
@@ -48,6 +51,7 @@ class Loading:
         self._send = send
         self._force = force
         self._set_size = BYTES_AT_ONCE
+        self._sightings = Sightings(rows) if settings.photos.warn else None
 
     async def __aenter__(self) -> Self:
         await self._sources.__aenter__()
@@ -61,6 +65,8 @@ class Loading:
 
     def at_once(self, concurrency: int) -> int:
         """Orders to take at a time: no more than sends that may be under way, nor more than memory is well spent on."""
+        if self._settings.repair:  # which takes so long that every thread should have its share
+            return 1
         return max(
             1, min(ORDERS_AT_ONCE, BYTES_AT_ONCE // self._set_size, concurrency if self._send else ORDERS_AT_ONCE)
         )
@@ -103,8 +109,23 @@ class Loading:
             return not_tried_again(order, self._elapsed(order), found.reason, found.detail)
         if isinstance(found, Problem):
             return unusable(order, self._elapsed(order), found)
+        if not order.attempts:
+            order = replace(order, notes=(*found.notes, *self._seen_elsewhere(order, found)))
         if not self._send:
-            return Ending(order.row, Outcome.DEFERRED, Reason.NOT_SENT)
+            return good(order)
         if not order.attempts and found.digest == order.standing.uploaded and not self._force:
             return already_uploaded(order)
         return Loaded(order, found)
+
+    def _seen_elsewhere(self, order: Order, found: PhotoSet) -> Sequence[Note]:
+        """Warnings of photos that an order before this one had."""
+        if self._sightings is None:
+            return ()
+        order_id, was_full = order.row.order_id, self._sightings.full
+        notes = [
+            Note(NoteKind.OTHER_ORDER, f"{found.photos[place].field} is also in order {other}")
+            for place, other in self._sightings.meet(order_id, found.digest)
+        ]
+        if self._sightings.full and not was_full:
+            log.warning("So many photos that those to come are compared only with those up to here.")
+        return notes

@@ -50,6 +50,26 @@ class Row:
     """Set where the row can't be used as it is."""
 
 
+class NoteKind(StrEnum):
+    """What there is to say of photos beside their outcome."""
+
+    REPAIRED = "repaired"
+    ALIKE = "alike"
+    """A warning, as are the following: two photos of an order look the same."""
+    OTHER_ORDER = "other_order"
+    """Another order of the run has the very same photo."""
+    SMALL = "small"
+    BLANK = "blank"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to be said of an order's photos; it changes no outcome."""
+
+    kind: NoteKind
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
     """One validated photo: `content` is what was validated and what is sent."""
@@ -67,6 +87,7 @@ class PhotoSet:
     photos: tuple[Photo, ...]
     digest: bytes
     """XXH3-128 of each photo, one behind the other: equal digests mean the same photos."""
+    notes: tuple[Note, ...] = ()
 
     @property
     def size(self) -> int:
@@ -216,6 +237,8 @@ class Ending:
     attempts: tuple[Attempt, ...] = ()
     started_at: datetime | None = None
     seconds: float = 0.0
+    notes: tuple[Note, ...] = ()
+    """What `detail` says of the photos, to be counted."""
 
     @property
     def finding(self) -> Finding | None:
@@ -237,6 +260,8 @@ class Order:
     attempts: tuple[Attempt, ...] = ()
     digest: bytes | None = None
     """Digest of the photo set of the first attempt; a later attempt must have the same."""
+    notes: tuple[Note, ...] = ()
+    """What is to be said of its photos."""
 
     def after(self, attempt: Attempt, digest: bytes) -> "Order":
         """The order with one more attempt behind it."""

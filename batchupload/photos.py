@@ -8,7 +8,8 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -17,8 +18,9 @@ from typing import Self
 from PIL import Image, MpoImagePlugin, PngImagePlugin, UnidentifiedImageError
 from xxhash import xxh3_128_digest
 
-from batchupload.model import Photo, PhotoSet, Problem
+from batchupload.model import Note, NoteKind, Photo, PhotoSet, Problem
 from batchupload.reasons import Reason
+from batchupload.set_checks import Glimpse, Looks, looks_of, warnings_of
 from batchupload.settings import PhotoSettings
 
 JPEG, PNG = "image/jpeg", "image/png"
@@ -47,6 +49,10 @@ _OTHER_TYPES = (
     (0, b"{", "JSON"),
 )
 
+DECODER_ERRORS = (UnidentifiedImageError, OSError, ValueError, SyntaxError, IndexError, KeyError, struct.error)
+"""Pillow's decoders raise all of these on damaged files (its documentation promises no one type)."""
+Mend = Callable[[bytes], tuple[bytes, str]]
+"""A photo → one that can be sent, and what was done to it. Raises `PhotoError`."""
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -71,35 +77,45 @@ def load_photos(
     settings: PhotoSettings,
     trusted: bytes | None = None,
     fetched: Mapping[str, bytes] = MappingProxyType({}),
+    mend: Mend | None = None,
 ) -> PhotoSet | Problem:
     """Read and validate the photos of one order, but for reading those that were `fetched` already.
 
     Paths are relative to `settings.root`, or else to `folder`. A set with the digest `trusted`, which was validated
-    before, is not decoded again. Raises `FilesExhaustedError`.
+    before, is not decoded again. With `mend` each photo is what that makes of it. Raises
+    `FilesExhaustedError`.
     """
     photos: list[Photo] = []
     contents: list[bytes] = []
+    notes: list[Note] = []
     with Folders(settings.root or folder, settings.allow_outside_root) as folders:
         for field, path in paths.items():
             try:
-                contents.append(fetched.get(field) or read_photo(path, folders, settings))
-                photos.append(Photo(field, contents[-1], media_type_of(contents[-1])))
+                content = fetched.get(field) or read_photo(path, folders, settings.read_limit)
+                if mend:
+                    content, done = mend(content)
+                    notes += [Note(NoteKind.REPAIRED, f"{field}: {done}")] * bool(done)
+                contents.append(content)
+                photos.append(Photo(field, content, media_type_of(content)))
             except PhotoError as error:
                 return _problem(field, error)
     digests = [xxh3_128_digest(content) for content in contents]
     for at, photo in enumerate(photos):
         if digests[at] in digests[:at]:
             return Problem(Reason.PHOTO_REPEATED, f"{photos[digests.index(digests[at])].field} and {photo.field}")
-    photo_set = PhotoSet(tuple(photos), b"".join(digests))
+    photo_set = PhotoSet(tuple(photos), b"".join(digests), tuple(notes))
     if photo_set.digest == trusted or settings.validate_ == "off":
         return photo_set
+    glimpses: dict[str, Glimpse] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow only warns of sizes and odd metadata; max_pixels decides
         for photo, content in zip(photos, contents, strict=True):
             try:
-                validate(content, settings)
+                glimpses[photo.field] = validate(content, settings)
             except PhotoError as error:
                 return _problem(photo.field, error)
+    if settings.warn and (warned := warnings_of(glimpses, settings.small_side)):
+        return replace(photo_set, notes=(*notes, *warned))
     return photo_set
 
 
@@ -107,8 +123,8 @@ def _problem(field: str, error: PhotoError) -> Problem:
     return Problem(error.problem.reason, f"{field}: {error.problem.detail}" if error.problem.detail else field)
 
 
-def read_photo(path: str, folders: "Folders", settings: PhotoSettings) -> bytes:
-    """The bytes of one photo, read once through a descriptor that was checked. Raises `PhotoError`."""
+def read_photo(path: str, folders: "Folders", most: int) -> bytes:
+    """One photo of no more than `most` bytes, read once from a descriptor that was checked. Raises `PhotoError`."""
     try:
         descriptor = folders.open(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -119,18 +135,18 @@ def read_photo(path: str, folders: "Folders", settings: PhotoSettings) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise PhotoError(Reason.PHOTO_NOT_A_FILE, "")
-        if status.st_size > settings.max_bytes:
-            raise too_large(status.st_size, settings.max_bytes)
+        if status.st_size > most:
+            raise too_large(status.st_size, most)
         content = os.read(descriptor, status.st_size + 1)
         # Not what was announced: a network disk reads in parts, or the file changes at this moment.
-        while len(content) not in {status.st_size, settings.max_bytes + 1} and (more := os.read(descriptor, 1 << 16)):
-            content = (content + more)[: settings.max_bytes + 1]
+        while len(content) not in {status.st_size, most + 1} and (more := os.read(descriptor, 1 << 16)):
+            content = (content + more)[: most + 1]
     except OSError as error:
         raise _unreadable(error) from None
     finally:
         os.close(descriptor)
-    if len(content) > settings.max_bytes:
-        raise too_large(len(content), settings.max_bytes)
+    if len(content) > most:
+        raise too_large(len(content), most)
     if not content:
         raise PhotoError(Reason.PHOTO_EMPTY, "")
     return content
@@ -148,13 +164,13 @@ def media_type_of(content: bytes) -> str:
     raise PhotoError(Reason.PHOTO_WRONG_TYPE, "")
 
 
-def validate(content: bytes, settings: PhotoSettings) -> None:
-    """Hold one picture to the level of `settings`, which is not `off`. Raises `PhotoError`."""
+def validate(content: bytes, settings: PhotoSettings) -> Glimpse:
+    """Hold one picture to the level of `settings`, which is not `off`; what was seen of it. Raises `PhotoError`."""
     width, height = size_of(content)
     if width * height > settings.max_pixels:
         raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, f"{width} × {height}, at most {settings.max_pixels}")
-    if settings.validate_ == "full":
-        _decode(content, settings.allow_trailing_data)
+    looks = _decode(content, settings) if settings.validate_ == "full" else None
+    return Glimpse((width, height), looks)
 
 
 def size_of(content: bytes) -> tuple[int, int]:
@@ -194,23 +210,27 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         at += 2 + length
 
 
-def _decode(content: bytes, allow_trailing_data: bool) -> None:
+def _decode(content: bytes, settings: PhotoSettings) -> Looks | None:
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
-            _check_end(content, picture, allow_trailing_data)
+            check_end(content, picture, settings.allow_trailing_data)
             picture.draft("L", (1, 1))  # JPEG: at an eighth of the size; the whole file is read all the same
             picture.load()
+            return looks_of(picture) if settings.warn else None
     except PhotoError:
         raise
     except Image.DecompressionBombError:
         raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, "more than the decoder takes") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, IndexError, KeyError, struct.error) as error:
-        # Pillow's decoders raise all of these on damaged files (its documentation promises no one type).
-        cut = "truncated" in str(error)
-        raise PhotoError(Reason.PHOTO_TRUNCATED if cut else Reason.PHOTO_CORRUPT, "") from None
+    except DECODER_ERRORS as error:
+        raise damage(error) from None
 
 
-def _check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) -> None:
+def damage(error: Exception) -> PhotoError:
+    """What a decoder's error says of the photo."""
+    return PhotoError(Reason.PHOTO_TRUNCATED if "truncated" in str(error) else Reason.PHOTO_CORRUPT, "")
+
+
+def check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) -> None:
     """Find the end of the picture; no decoder notices what lies behind it, nor JPEG's missing end."""
     if isinstance(picture, PngImagePlugin.PngImageFile):
         end = _png_end(content)

@@ -49,7 +49,7 @@ class Pipeline:
         self._pace = pace
         self._stop = stop
         self._recorder = recorder
-        self._loading = Loading(settings, recorder, stop, self._elapsed, send=endpoint is not None, force=force)
+        self._loading = Loading(settings, recorder, stop, self._elapsed, survey.rows, send=bool(endpoint), force=force)
         self._retry = RetryPolicy(settings.retry)
         self._orders: asyncio.Queue[Order | None] = asyncio.Queue(QUEUED)
         self._loaded: asyncio.Queue[list[Loaded] | None] = asyncio.Queue(1)

@@ -3,20 +3,25 @@
 import asyncio
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import repeat
+from threading import Condition
 from typing import TypeVar
 
 from batchupload.model import Order, PhotoSet, Problem
-from batchupload.photos import FilesExhaustedError, load_photos
+from batchupload.photos import FilesExhaustedError, Mend, load_photos
 from batchupload.reasons import Reason
+from batchupload.repair import repair
 from batchupload.settings import PhotoSettings
 from batchupload.sources.sources import Fetched
 
 MOST_READERS = 8
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+REPAIR_MEMORY = 512 << 20
+"""Bytes of the pictures that are repaired at a time; one that needs more is repaired alone."""
 
 T = TypeVar("T")
 Found = PhotoSet | Problem | Reason
@@ -30,6 +35,7 @@ class Readers:
         self._seconds = seconds
         self.count = max(2, min(MOST_READERS, os.cpu_count() or 2))
         self._threads = ThreadPoolExecutor(self.count, "reader")
+        self._room = Room(REPAIR_MEMORY)
         keep_freed_memory()
 
     def close(self) -> None:
@@ -43,10 +49,34 @@ class Readers:
 
     async def load(self, orders: Sequence[Order], settings: PhotoSettings, fetched: Sequence[Fetched]) -> list[Found]:
         """The photos of each order, for its next attempt; some are `fetched` already, or could not be."""
+        mend = partial(repair, settings=settings, room=self._room.take) if settings.repair else None
         try:
-            return await self.do(lambda: list(map(_load, orders, repeat(settings), fetched)))
+            return await self.do(lambda: list(map(_load, orders, repeat(settings), fetched, repeat(mend))))
         except TimeoutError:
             return [Reason.PHOTO_READ_TIMEOUT] * len(orders)
+
+
+class Room:
+    """Memory that threads take and give back; who finds too little waits."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._taken = 0
+        self._changed = Condition()
+
+    @contextmanager
+    def take(self, size: int) -> Generator[None, None, None]:
+        """Have so many bytes meanwhile; all there is where that is more."""
+        size = min(size, self._size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + size <= self._size)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()
 
 
 def keep_freed_memory() -> None:
@@ -57,12 +87,12 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
-def _load(order: Order, settings: PhotoSettings, fetched: Fetched) -> Found:
+def _load(order: Order, settings: PhotoSettings, fetched: Fetched, mend: Mend | None) -> Found:
     if isinstance(fetched, Problem):
         return fetched
     row, trusted = order.row, order.digest or order.standing.uploaded
     try:
-        found = load_photos(row.photos, row.manifest.parent, settings, trusted, fetched)
+        found = load_photos(row.photos, row.manifest.parent, settings, trusted, fetched, mend)
     except FilesExhaustedError:
         return Reason.FILES_EXHAUSTED
     if isinstance(found, PhotoSet) and order.digest not in {None, found.digest}:

@@ -253,6 +253,29 @@ class PhotoSettings(Section):
         False, description="true sends photos with other data behind the picture (some phones write such)."
     )
 
+    repair: tuple[Literal["resize", "heic", "orientation", "metadata"], ...] = Field(
+        (),
+        description="What may be done to the bytes that are sent, never to the file: resize (an oversize photo), heic "
+        "(HEIC to JPEG), orientation (turned as EXIF says), metadata (GPS and the rest removed).",
+    )
+    repair_max_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = Field(
+        32 * 1024 * 1024, description="Largest photo, in bytes, that is read to be repaired."
+    )
+
+    warn: bool = Field(
+        True,
+        description="Warns of photos that look wrong: the same in two fields or orders, small, blank. It changes no "
+        "outcome; with header only what is cheap is looked at, with off only other orders.",
+    )
+    small_side: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        300, description="Warns where the shorter side has fewer pixels than this."
+    )
+
+    @property
+    def read_limit(self) -> int:
+        """Bytes of a photo that is read at most."""
+        return max(self.max_bytes, self.repair_max_bytes) if self.repair else self.max_bytes
+
     @field_validator("s3_endpoint")
     @classmethod
     def _secure(cls, address: str | None) -> str | None:

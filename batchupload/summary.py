@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchupload.bounds import Verdict
-from batchupload.model import DONE, Ending, Outcome
+from batchupload.model import DONE, Ending, NoteKind, Outcome
 from batchupload.reasons import Reason
 
 AGAIN = (Outcome.FAILED, Outcome.UNKNOWN, Outcome.DEFERRED)
@@ -24,6 +24,13 @@ NEXT_STEP = {
     Outcome.UNKNOWN: "run again, or look at the order",
     Outcome.DEFERRED: "run again",
 }
+WARNINGS = {
+    NoteKind.ALIKE: "two photos of an order look the same: put in the right one, if so.",
+    NoteKind.OTHER_ORDER: "a photo stands under another order too: see that each has its own person's.",
+    NoteKind.SMALL: "a photo is very small (photos.small_side): have it taken again, if it can't be read.",
+    NoteKind.BLANK: "a photo is blank: have it taken again.",
+}
+"""What a warning means, and what to do."""
 TELL_NOTHING_NEW = frozenset({Reason.ACCEPTED, Reason.REPEATED_ROW})
 STOPPED_EARLY = frozenset(
     {Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.CANARY, Reason.MAX_FAILURES, Reason.DEADLINE}
@@ -47,6 +54,8 @@ class Tally:
     """Orders with at least one attempt."""
     attempts: int = 0
     bytes_sent: int = 0
+    notes: Counter[NoteKind] = field(default_factory=Counter)
+    """What there was to say of photos."""
 
     def add(self, ending: Ending) -> None:
         """Count one row."""
@@ -56,6 +65,8 @@ class Tally:
         self.sent += bool(ending.attempts)
         self.attempts += len(ending.attempts)
         self.bytes_sent += ending.bytes_sent
+        for note in ending.notes:
+            self.notes[note.kind] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,7 @@ class Summary:
                 "sent_orders": tally.sent,
                 "attempts": tally.attempts,
                 "bytes_sent": tally.bytes_sent,
+                "notes": tally.notes,
                 "seconds": round(self.seconds, 3),
                 "orders_per_second": round(tally.sent / self.seconds, 3) if self.seconds else 0.0,
                 "bounded_by": self.bounded.bound if self.bounded else None,
@@ -160,6 +172,11 @@ class Summary:
         rate = f"{tally.sent / self.seconds:,.1f} orders/s" if self.seconds else ""
         if lines[-1]:
             lines.append("")
+        if repaired := tally.notes[NoteKind.REPAIRED]:
+            lines.append(f"Repaired {several(repaired, 'photo')} on the way; see detail. The files are as they were.")
+        for kind, meaning in WARNINGS.items():
+            if count := tally.notes[kind]:
+                lines += _wrap(f"Warning, {several(count, 'time')}: {meaning}", width)
         if not self.checked_only:
             if tally.attempts:
                 sends = f"{several(tally.sent, 'order')} in {several(tally.attempts, 'send')}, {size(tally.bytes_sent)}"

@@ -79,6 +79,7 @@ def settings_for(url: str, **changes: Mapping[str, Any]) -> Settings:
     """Settings with short waits; `changes` are by section."""
     tree: dict[str, dict[str, Any]] = {
         "endpoint": {"url": url},
+        "photos": {"small_side": 1},  # those of the tests are
         "retry": {"base": 0.01, "cap": 0.05},
         "timeouts": {"connect": 2.0, "progress": 1.0, "reply": 1.0},
     }

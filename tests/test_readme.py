@@ -13,6 +13,7 @@ from batchupload.cli import EXIT_CODES, cli
 from batchupload.config import keys
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
+from batchupload.samples import draw_photo
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
 from batchupload.sheet import REPORT_COLUMNS
 from batchupload.summary import NEXT_STEP
@@ -45,7 +46,7 @@ def example(shop: Shop) -> Shop:
     """The folder of the README's example."""
     for person in ("zhang", "li", "wang"):
         for name in ("正面", "反面", "免冠"):
-            shop.write(f"{person}/{name}.jpg", picture(name, person))
+            shop.write(f"{person}/{name}.jpg", draw_photo(name, person))
     shop.write("wang/免冠.jpg", b"\0\0\0\x18ftypheic\0\0\0\0" + bytes(1000))
     (shop.folder / "orders.csv").write_bytes(block("example: orders.csv").replace("\n", "\r\n").encode("gb18030"))
     return shop

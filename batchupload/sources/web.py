@@ -31,7 +31,7 @@ class Web:
     """Fetches over HTTP; opens nothing before it is needed."""
 
     def __init__(self, photos: PhotoSettings, timeouts: TimeoutSettings, *, private: bool) -> None:
-        self._limit = photos.max_bytes
+        self._limit = photos.read_limit
         self._private = private
         """Whether hosts in private networks are allowed, and plain http from this machine."""
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.progress)
