@@ -47,7 +47,8 @@ def purge(config: Path | None, profile: str | None, age: str, dry_run: bool, yes
         if not sys.stdin.isatty():
             raise BatchuploadError("nobody is here to ask: look with --dry-run, then give --yes.")
         say(told(old.purge(path, wanted), wanted))
-        click.confirm("Remove it for good?", abort=True)
+        if not click.confirm("Remove it for good?"):
+            return 0
     wanted = old.Wanted(wanted.before, forget_uploaded, pretend=dry_run)
     purged = old.purge(path, wanted)
     say(told(purged, wanted))

@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import shutil
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from batchupload.checkup import Checkup, mend, ok, warning
-from batchupload.ledger_file import connect, is_held, resolved
+from batchupload.ledger_file import connect, failed, is_held, resolved
 from batchupload.model import BatchuploadError
 from batchupload.reach import reach
 from batchupload.settings import Settings
@@ -96,8 +97,12 @@ def _ledger(path: Path) -> Checkup:
             (runs,) = database.execute("SELECT count(*) FROM runs").fetchone()
     except BatchuploadError as error:
         return mend("ledger", str(error), "")
+    except sqlite3.Error as error:  # found out only when it is read
+        return mend("ledger", str(failed(path, error)), "")
     now = ", and one holds it now" if is_held(path) else ""
-    return Checkup("ledger", folder.level, f"{path}: {runs} runs{now}; {_free(path)}", folder.remedy)
+    return Checkup(
+        "ledger", folder.level, f"{path}: {runs} run{'' if runs == 1 else 's'}{now}; {_free(path)}", folder.remedy
+    )
 
 
 def _folder(name: str, path: Path, setting: str) -> Checkup:

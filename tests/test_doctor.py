@@ -14,7 +14,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from conftest import Shop, as_plain_user, batchupload, command, environment, under_way
+from conftest import Shop, as_plain_user, batchupload, command, environment, send_to_sandbox, under_way
 
 from batchupload.checkup import Level
 from batchupload.doctor import LITTLE, SCARCE, open_files
@@ -112,7 +112,18 @@ async def test_a_ledger_is_read_and_said_to_be_held_where_it_is(shop: Shop) -> N
         async with under_way(words, shop.folder, environment(), lambda: bool(server.stats()["requests"])):
             _, told = await asyncio.to_thread(doctor, shop.folder, BATCHUPLOAD_ENDPOINT_URL=server.url)
     assert told["ledger"][0] == "ok"
-    assert "1 runs, and one holds it now" in told["ledger"][1]
+    assert "1 run, and one holds it now" in told["ledger"][1]
+
+
+async def test_a_ledger_that_is_damaged_inside_is_said(shop: Shop) -> None:
+    shop.orders(1)
+    await send_to_sandbox(shop.manifest())
+    path = shop.folder / "batchupload.db"
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    _, told = await asyncio.to_thread(doctor, shop.folder, BATCHUPLOAD_ENDPOINT_URL="http://127.0.0.1:9/")
+    assert told["ledger"][0] == "mend"
+    assert "can't be trusted" in told["ledger"][1]
 
 
 async def test_what_is_wrong_here_is_named_with_its_remedy(shop: Shop) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 import sqlite3
 import subprocess
 import sys
@@ -165,6 +167,24 @@ def test_without_anybody_to_ask_it_needs_a_yes(shop: Shop) -> None:
     assert done.returncode == 5
     assert "no ledger yet" in done.stderr
     assert not list(shop.folder.iterdir())
+
+
+@pytest.mark.parametrize(("answer", "runs"), [(b"n\n", 2), (b"y\n", 1)])
+async def test_a_person_is_shown_what_would_go_and_asked(shop: Shop, answer: bytes, runs: int) -> None:
+    async with refusing() as server:
+        await two_runs(shop, server)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command("purge", "--older-than", "90d", "--forget-uploaded"),
+        cwd=shop.folder, env=environment(), stdin=theirs, stdout=subprocess.PIPE, text=True,
+    ) as asked:  # fmt: skip
+        os.write(ours, answer)
+        screen, _ = asked.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert screen.index("Would remove") < screen.index("Remove it for good?")
+    assert asked.returncode == 0
+    assert ("Removed" in screen, count(shop, "runs")) == (runs == 1, runs)
 
 
 async def test_while_a_run_is_on_nothing_is_purged(shop: Shop) -> None:
