@@ -1,7 +1,7 @@
 """A photo that can't be sent as it is → one that can, with what was done to it: bytes to bytes. Pure.
 
 What must be encoded anew is decoded once, and encoded as often as it takes to get just under the limit, which is once
-or twice: how large it would be at another quality is told by a sample of it, a sixteenth of its rows.
+or twice: how large it would be at another quality is told by a sample of it, a twentieth of its rows.
 """
 
 import io
@@ -62,7 +62,7 @@ _TURNED = {
 }
 _BAND = 16
 """Rows of each band of a sample: the height of JPEG's blocks where colour has half the resolution."""
-_SHARE = 16
+_SHARE = 20
 
 Room = Callable[[int], AbstractContextManager[None]]
 """Waits until so many bytes of memory may be taken."""
@@ -251,14 +251,14 @@ def _fitted(picture: Image.Image, limit: int, kept: dict[str, Any]) -> tuple[byt
 
 
 def _sample_of(picture: Image.Image) -> tuple[Image.Image, float]:
-    """Bands from all over the picture, and how many times more rows it has."""
+    """Bands from all over the picture but its margins, and how many times more rows it has."""
     width, height = picture.size
     count = height // (_BAND * _SHARE)
     if count < 2:
         return picture, 1.0
     sample = Image.new(picture.mode, (width, count * _BAND))
     for band in range(count):
-        top = (height - _BAND) * band // (count - 1) // _BAND * _BAND
+        top = height * (2 * band + 1) // (2 * count) // _BAND * _BAND
         sample.paste(picture.crop((0, top, width, top + _BAND)), (0, band * _BAND))
     return sample, height / sample.height
 
