@@ -9,7 +9,8 @@ from batchupload.job import Wish, execute, plan
 from batchupload.model import BatchuploadError, Outcome
 from batchupload.samples import Sample, write_corpus
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
-from batchupload.settings import EndpointSettings, LedgerSettings, RetrySettings, Settings, TimeoutSettings
+from batchupload.settings import LedgerSettings, RetrySettings, Settings, TimeoutSettings
+from batchupload.shop_settings import EndpointSettings
 from batchupload.summary import Summary
 
 LATENCY = 0.03

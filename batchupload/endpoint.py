@@ -21,7 +21,8 @@ from batchupload import __version__
 from batchupload.model import Cause, NoReply, Phase, PhotoSet, Reply
 from batchupload.patience import Patience
 from batchupload.reasons import Reason
-from batchupload.settings import EndpointSettings, FieldNames, TimeoutSettings
+from batchupload.settings import TimeoutSettings
+from batchupload.shop_settings import EndpointSettings, FieldNames
 from batchupload.throttle import Throttle
 
 SLICE = 256 * 1024

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from batchupload.manifest import Layout, open_manifest
-from batchupload.settings import ManifestSettings
+from batchupload.shop_settings import ManifestSettings
 from batchupload.source import STDIN, ManifestError
 
 log = logging.getLogger(__name__)

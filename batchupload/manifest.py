@@ -13,8 +13,8 @@ from batchupload.jsonlines import JsonLines
 from batchupload.lines import find_encoding
 from batchupload.model import Problem, Row
 from batchupload.reasons import Reason
-from batchupload.settings import ManifestSettings
 from batchupload.sheet import plain
+from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError, Source, open_bytes, open_source
 from batchupload.workbook import Workbook
 

@@ -15,7 +15,7 @@ from batchupload.columns import FIELDS
 from batchupload.manifest import open_manifest, read_rows
 from batchupload.model import PHOTO_FIELDS, BatchuploadError
 from batchupload.scan import order_cell
-from batchupload.settings import ManifestSettings
+from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError
 
 

@@ -21,7 +21,7 @@ from xxhash import xxh3_128_digest
 from batchupload.model import Note, NoteKind, Photo, PhotoSet, Problem
 from batchupload.reasons import Reason
 from batchupload.set_checks import Glimpse, Looks, looks_of, warnings_of
-from batchupload.settings import PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 
 JPEG, PNG = "image/jpeg", "image/png"
 _PNG_START = b"\x89PNG\r\n\x1a\n"

@@ -16,7 +16,7 @@ from yarl import URL
 
 from batchupload import __version__
 from batchupload.checkup import Checkup, mend, ok, warning
-from batchupload.settings import LOOPBACK_HOSTS
+from batchupload.shop_settings import LOOPBACK_HOSTS
 
 HEAD_BYTES = 64 * 1024
 """A longer answer than that has no end to wait for."""

@@ -15,7 +15,7 @@ from batchupload.model import Order, PhotoSet, Problem
 from batchupload.photos import FilesExhaustedError, Mend, load_photos
 from batchupload.reasons import Reason
 from batchupload.repair import repair
-from batchupload.settings import PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 from batchupload.sources.sources import Fetched
 
 MOST_READERS = 8

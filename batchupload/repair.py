@@ -28,7 +28,7 @@ from batchupload.metadata import (
 from batchupload.model import BatchuploadError
 from batchupload.photos import DECODER_ERRORS, PhotoError, check_end, damage, media_type_of, size_of, too_large
 from batchupload.reasons import Reason
-from batchupload.settings import PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 
 BEST, FLOOR = 92, 70
 """Qualities: above the one nothing more can be seen, below the other JPEG's blocks begin to show in small print."""

@@ -12,7 +12,7 @@ from itertools import islice
 
 from batchupload.model import Cause, Finding, NoReply, Phase, Reply, Verdict
 from batchupload.reasons import Reason
-from batchupload.settings import ReplyRule
+from batchupload.shop_settings import ReplyRule
 
 UNPACKED_LIMIT = 1 << 20
 """Bytes that a compressed reply may unpack to."""

@@ -35,7 +35,8 @@ from batchupload.pace import Pace
 from batchupload.pipeline import Pipeline
 from batchupload.recorder import Recorder
 from batchupload.report import Report
-from batchupload.settings import FieldNames, Settings
+from batchupload.settings import Settings
+from batchupload.shop_settings import FieldNames
 from batchupload.source import ManifestError
 from batchupload.stop import Stop
 from batchupload.summary import Tally

@@ -9,7 +9,7 @@ from conftest import batchupload, read_report
 from corpus import BAD_ROWS, DATA, JPEG, MANIFESTS, PHOTOS, PNG
 
 from batchupload.photos import PhotoError, validate
-from batchupload.settings import PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 
 EXPECTED: dict[str, list[dict[str, str]]] = defaultdict(list)
 with (DATA / "expected.csv").open(encoding="utf-8", newline="") as table:

@@ -20,8 +20,8 @@ from batchupload.inputs import open_manifests
 from batchupload.manifest import open_manifest, read_rows
 from batchupload.model import Row
 from batchupload.sandbox import Sandbox
-from batchupload.settings import ManifestSettings
 from batchupload.sheet import REPORT_COLUMNS
+from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError
 
 SETTINGS = ManifestSettings()

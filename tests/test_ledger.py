@@ -34,7 +34,7 @@ from batchupload.ledger_file import LedgerError, LedgerHeldError
 from batchupload.model import Standing, Verdict
 from batchupload.photos import load_photos
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
-from batchupload.settings import PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 
 UPLOADED = ("uploaded", "accepted")
 SKIPPED = ("skipped", "already_uploaded")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from batchupload.columns import clean
 from batchupload.manifest import Layout, open_manifest, read_rows
 from batchupload.model import Row
-from batchupload.settings import ManifestSettings
 from batchupload.sheet import REPORT_COLUMNS, neutral, plain
+from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError
 from batchupload.survey import survey
 

@@ -26,7 +26,7 @@ from batchupload import samples
 from batchupload.model import PHOTO_FIELDS, PhotoSet, Problem
 from batchupload.photos import JPEG, PNG, PhotoError, load_photos, media_type_of, validate
 from batchupload.reasons import Reason
-from batchupload.settings import PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 
 LIMIT = 2 * 1024 * 1024
 

@@ -32,7 +32,7 @@ from batchupload.photos import JPEG, PNG, PhotoError, load_photos, validate
 from batchupload.readers import Room
 from batchupload.repair import FLOOR, SIDES, repair, require_decoders
 from batchupload.sandbox import Sandbox
-from batchupload.settings import PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 
 LIMIT = 2 * 1024 * 1024
 ALL = ("resize", "heic", "orientation", "metadata")

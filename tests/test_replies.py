@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from batchupload.endpoint import Endpoint
 from batchupload.model import Cause, Finding, NoReply, Phase, Photo, PhotoSet, Reply, Verdict
-from batchupload.settings import EndpointSettings, ReplyRule, TimeoutSettings
+from batchupload.settings import TimeoutSettings
+from batchupload.shop_settings import EndpointSettings, ReplyRule
 from batchupload.verdict import judge, retry_after
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -15,7 +15,7 @@ from conftest import Shop, as_plain_user, batchupload, command, environment, out
 from batchupload.model import PHOTO_FIELDS, BatchuploadError
 from batchupload.new_manifest import NewManifest
 from batchupload.sandbox import Sandbox
-from batchupload.settings import ManifestSettings
+from batchupload.shop_settings import ManifestSettings
 
 Done = subprocess.CompletedProcess[str]
 

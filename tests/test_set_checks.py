@@ -19,7 +19,7 @@ from batchupload.model import PHOTO_FIELDS, Problem
 from batchupload.photos import PNG, load_photos, validate
 from batchupload.sandbox import Sandbox
 from batchupload.set_checks import ALIKE_LEVELS, ALIKE_STEPS, Looks, is_alike, steps_apart
-from batchupload.settings import PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 from batchupload.sightings import MOST_NAME_BYTES, MOST_SLOTS, Sightings
 
 

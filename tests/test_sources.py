@@ -18,7 +18,8 @@ from conftest import Shop, outcomes, picture, send, settings_for
 from batchupload.model import Problem
 from batchupload.photos import PhotoError
 from batchupload.sandbox import Sandbox, SandboxOptions
-from batchupload.settings import PhotoSettings, RetrySettings, TimeoutSettings
+from batchupload.settings import RetrySettings, TimeoutSettings
+from batchupload.shop_settings import PhotoSettings
 from batchupload.sources.sources import Sources
 from batchupload.sources.web import PrivateAddressError, PublicOnly, Web
 

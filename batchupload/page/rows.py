@@ -9,8 +9,8 @@ from pathlib import Path
 from batchupload.manifest import Layout, open_manifest, read_cells
 from batchupload.model import DONE, Outcome
 from batchupload.reasons import Reason
-from batchupload.settings import ManifestSettings
 from batchupload.sheet import REPORT_COLUMNS, plain
+from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError
 
 NEEDS_NOBODY = frozenset(outcome.value for outcome in DONE)

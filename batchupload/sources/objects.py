@@ -7,7 +7,7 @@ from yarl import URL
 
 from batchupload.photos import PhotoError
 from batchupload.reasons import Reason
-from batchupload.settings import PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Store

@@ -10,7 +10,8 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_af
 from batchupload.model import Problem, is_address
 from batchupload.photos import PhotoError
 from batchupload.reasons import Reason
-from batchupload.settings import PhotoSettings, RetrySettings, TimeoutSettings
+from batchupload.settings import RetrySettings, TimeoutSettings
+from batchupload.shop_settings import PhotoSettings
 from batchupload.sources.objects import Objects
 from batchupload.sources.web import NotFetchedError, Web
 

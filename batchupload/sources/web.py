@@ -10,7 +10,8 @@ from yarl import URL
 from batchupload import __version__
 from batchupload.photos import PhotoError, too_large
 from batchupload.reasons import Reason
-from batchupload.settings import LOOPBACK_HOSTS, PhotoSettings, TimeoutSettings
+from batchupload.settings import TimeoutSettings
+from batchupload.shop_settings import LOOPBACK_HOSTS, PhotoSettings
 
 REDIRECTS = 3
 """Redirects that are followed, on the same host."""
