@@ -90,7 +90,7 @@ async def test_what_is_old_is_found_in_no_file_but_that_an_order_is_uploaded(sho
         for canary in (*GONE, "orders.csv"):
             assert holding(shop, canary) == set(), canary
         assert holding(shop, "HT000001") == {"batchupload.db"}
-        assert holding(shop, "HT000004") == {"batchupload.db", "new.csv", "today.csv"}
+        assert holding(shop, "HT000004") == {"batchupload.db", "new.csv", "new.html", "today.csv"}
         assert not list(shop.folder.glob("old*"))
         shop.rows = shop.rows[:1]
         shop.order("HT000001")
