@@ -290,7 +290,9 @@ def kill_at_random(kills: int, seed: int) -> tuple[int, int, int]:
             while True:
                 child = start(arguments, folder, traced=False)
                 if done < kills:
-                    time.sleep(chance.uniform(0.05, 0.8))
+                    if chance.random() < 0.8:  # the others also as it starts
+                        _wait_for_a_send(url)
+                    time.sleep(chance.uniform(0, 0.5))
                     os.kill(child, signal.SIGKILL)
                 status = os.waitpid(child, 0)[1]
                 found = seen(url)
@@ -306,17 +308,28 @@ def kill_at_random(kills: int, seed: int) -> tuple[int, int, int]:
             check_claims(folder, accepted)
             sends = sum(order["sends"] for order in found.values())
             repeated = sum(accepted.values()) - len(orders)
-            lost_answers = _faults(url).get("accepted_then_reset", 0)
+            lost_answers = _stats(url)["faults"].get("accepted_then_reset", 0)
             assert repeated <= workers * deaths + lost_answers, f"{repeated} sent again after {deaths} kills"
             extra += max(0, repeated - lost_answers)
             total += sends
     return done, total, extra
 
 
-def _faults(url: str) -> dict[str, int]:
+def _wait_for_a_send(url: str) -> None:
+    """Until one more comes than there were, or for some seconds: a run may have nothing to send any more."""
+    before, end = _requests(url), time.monotonic() + 5
+    while _requests(url) == before and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def _requests(url: str) -> int:
+    return int(_stats(url)["requests"])
+
+
+def _stats(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{url.split('/order')[0]}/stats?orders=0", timeout=30) as answer:
-        faults: dict[str, int] = json.load(answer)["faults"]
-    return faults
+        stats: dict[str, Any] = json.load(answer)
+    return stats
 
 
 def main() -> int:
