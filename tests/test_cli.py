@@ -80,7 +80,7 @@ def test_a_mistake_is_named_and_sends_nothing(shop: Shop, arguments: list[str], 
     shop.manifest()
     env = {"BATCHUPLOAD_ENDPOINT_URL": "http://127.0.0.1:9/"} if "--endpoint" not in arguments else {}
     refused(batchupload(*arguments, cwd=shop.folder, env=env), *words)
-    assert not list(shop.folder.glob("*.report-*"))
+    assert not list(shop.folder.glob("*.report-*.csv"))
 
 
 @pytest.mark.parametrize("command", ["run", "check"])

@@ -398,7 +398,7 @@ async def test_heic_without_its_decoder_is_a_mistake_with_its_remedy(
     done = batchupload("run", "orders.csv", "--endpoint", "http://127.0.0.1:9/x", cwd=shop.folder, env=env)
     assert done.returncode == 2
     assert "pip install 'batchupload[heic]'" in done.stderr
-    assert list(shop.folder.glob("*.report-*")) == []
+    assert list(shop.folder.glob("*.report-*.csv")) == []
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     require_decoders(asked("resize", "orientation", "metadata"))
     with pytest.raises(BatchuploadError):

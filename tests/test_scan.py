@@ -83,7 +83,7 @@ async def test_what_is_scanned_is_uploaded(shop: Shop) -> None:
         done = await asyncio.to_thread(batchupload, "run", "orders.csv", "--endpoint", server.url, cwd=shop.folder)
         assert done.returncode == 0, done.stdout
         assert set(server.accepted) == {"HT0001", "HT0002", "HT0003"}
-    report = read_report(next(shop.folder.glob("*.report-*")))
+    report = read_report(next(shop.folder.glob("*.report-*.csv")))
     assert set(outcomes(report).values()) == {("uploaded", "accepted")}
 
 
@@ -119,7 +119,7 @@ def test_incomplete_orders_get_a_row_that_is_invalid(place: Path) -> None:
     assert done.returncode == 1
     assert rows(place / "photos.csv")[3] == ["HT0003", "photos/HT0003/face.jpg", "", "photos/HT0003/hand.jpg"]
     assert batchupload("check", "photos.csv", cwd=place).returncode == 1
-    report = outcomes(read_report(next(place.glob("*.report-*"))))
+    report = outcomes(read_report(next(place.glob("*.report-*.csv"))))
     assert report == {
         "HT0001": ("deferred", "not_sent"), "HT0002": ("deferred", "not_sent"), "HT0003": ("invalid", "missing_cell"),
     }  # fmt: skip
