@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 
 from batchupload.checkup import Checkup, mend, ok, warning
+from batchupload.inputs import files_of
 from batchupload.ledger_file import connect, failed, is_held, resolved
 from batchupload.model import BatchuploadError
 from batchupload.reach import reach
 from batchupload.settings import Settings
+from batchupload.source import ManifestError
 from batchupload.summary import size
 
 SCARCE, LITTLE = 50 << 20, 500 << 20
@@ -39,7 +41,7 @@ async def examine(settings: Settings, config: Path | None, *, sends: bool) -> Se
         ("ledger", partial(_ledger, settings.ledger.path)),
         *(("reports", partial(_folder, "reports", folder, "report.folder")) for folder in _report_folders(settings)),
         ("photos", partial(_photos, settings.photos.root)),
-        *(("manifest", partial(_manifest, path)) for path in settings.manifest.paths),
+        *(("manifest", partial(_manifests, path)) for path in settings.manifest.paths),
         ("files", partial(open_files, settings.pace.bounds[1], limit)),
     ]
     way = asyncio.create_task(reach(settings.endpoint.url, patience)) if sends else None
@@ -145,6 +147,16 @@ def _photos(root: Path | None) -> Checkup:
     if empty:
         return warning("photos", f"{root}: empty", "is it mounted?")
     return ok("photos", f"{root}: there")
+
+
+def _manifests(named: Path) -> Checkup:
+    try:
+        paths = [path for path, _ in files_of([named])]
+    except ManifestError as error:
+        return warning("manifest", str(error), "without one a run is exit 2: see what is to write it")
+    found = [_manifest(path) for path in paths]
+    bad = [one for one in found if one.remedy]
+    return bad[0] if bad else found[0] if len(found) == 1 else ok("manifest", f"{named}: {len(found)} files")
 
 
 def _manifest(path: Path) -> Checkup:

@@ -79,6 +79,8 @@ def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, deta
     earlier = ""
     if outcome in {Outcome.UNKNOWN, Outcome.REJECTED} and order.standing.doubtful_run:
         earlier = f"run {order.standing.doubtful_run} sent it, and what became of that is not known"
+    if outcome is Outcome.REJECTED and _doubtful(order):
+        earlier = "an attempt before it may have been accepted"
     started: datetime | None = order.attempts[0].started_at if order.attempts else None
     return Ending(
         order.row,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from batchupload.manifest import Layout, open_manifest
+from batchupload.manifest import Layout, has_numbers, open_manifest
 from batchupload.shop_settings import ManifestSettings
 from batchupload.source import STDIN, ManifestError
 
@@ -19,7 +19,7 @@ def open_manifests(named: Sequence[Path], only: frozenset[str], settings: Manife
     Raises `ManifestError`.
     """
     layouts: dict[Path, Layout] = {}
-    for path, by_pattern in _files(named):
+    for path, by_pattern in files_of(named):
         if not (name := str(path)).isprintable():  # bytes that are no UTF-8 could not be written down
             raise ManifestError(f"{name!a}: this file name can't be written in a report. Rename the file.")
         if first := layouts.get(path.resolve()):
@@ -31,13 +31,19 @@ def open_manifests(named: Sequence[Path], only: frozenset[str], settings: Manife
         if by_pattern and layout.is_report and not only:
             log.warning("%s is an earlier report, and left out: name it to send its orders again.", path)
             continue
+        if has_numbers(layout):
+            log.warning(
+                "%s: order numbers stand there as numbers, without the leading zeros that Excel may show. Where yours "
+                "have such, format the column as text and type them anew.",
+                path,
+            )
         layouts[path.resolve()] = layout
     if not layouts:
         raise ManifestError(f"{', '.join(map(str, named))}: only earlier reports there. Name a manifest.")
     return tuple(layouts.values())
 
 
-def _files(named: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+def files_of(named: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
     """Each file, and whether a pattern stands for it: a shell leaves that to us in a config, a timer, or in quotes."""
     for path in named:
         if path == STDIN or os.path.lexists(path) or not glob.has_magic(str(path)):

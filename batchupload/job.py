@@ -294,7 +294,9 @@ def _again(wish: Wish, settings: Settings, report: Path, manifests: Sequence[Pat
     if not wish.send or not whole:
         # A name that begins with a dash would be read as an option.
         names = (f"./{path}" if str(path).startswith("-") and path != STDIN else str(path) for path in wish.manifests)
-        return ("batchupload", "run", *names, *wish.reading, *wish.again)
+        only = ("--only", ",".join(sorted(wish.only))) if wish.only else ()
+        limit = ("--limit", str(wish.limit)) if wish.limit and not wish.send else ()
+        return ("batchupload", "run", *names, *only, *limit, *wish.reading, *wish.again)
     root = common_root(manifests, settings.photos.root)
     moved = settings.photos.root is None and report.parent.absolute() != root
     only = ("--only", ",".join(AGAIN))

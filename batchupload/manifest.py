@@ -1,5 +1,6 @@
 """Records of a manifest → rows, whatever form it has: the first stage of the flow."""
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from batchupload.reasons import Reason
 from batchupload.sheet import plain
 from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError, Source, open_bytes, open_source
-from batchupload.workbook import Workbook
+from batchupload.workbook import Number, Workbook
 
 Form = Delimited | JsonLines | Workbook
 
@@ -78,6 +79,13 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
         if only and (outcome is None or len(cells) <= outcome or cells[outcome] not in only):
             continue
         yield _row(layout, line, cells, problem, pattern, settings.required)
+
+
+def has_numbers(layout: Layout) -> bool:
+    """Whether order numbers stand there as numbers, which may have lost leading zeros; by the first thousand rows."""
+    at = layout.columns.fields["order_id"]
+    first = itertools.islice(read_cells(layout), 1000) if isinstance(layout.form, Workbook) else ()
+    return any(isinstance(cells[at], Number) for _, cells, _ in first if at < len(cells))
 
 
 def read_cells(layout: Layout) -> Iterator[Record]:
@@ -157,7 +165,7 @@ def _problem(
         return Problem(Reason.MISSING_CELL, f"{len(cells)} cells, the header has {len(header)}")
     if not order_id:
         return Problem(Reason.ORDER_ID_EMPTY, "")
-    if not pattern.fullmatch(order_id):
+    if not pattern.fullmatch(order_id) or order_id in {"TRUE", "FALSE"}:
         number = re.fullmatch(r"[0-9.,]+E\+?[0-9]+", order_id, re.IGNORECASE)
         hint = "; Excel made a number of it: format the column as text" if number else ""
         return Problem(Reason.ORDER_ID_MALFORMED, f"must match {pattern.pattern}{hint}")

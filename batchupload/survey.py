@@ -1,5 +1,6 @@
 """The first pass over the manifests, before the first send: how many rows, and which orders stand twice."""
 
+import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -8,7 +9,7 @@ from enum import Enum, auto
 from itertools import groupby
 from pathlib import Path
 
-from batchupload.model import Row
+from batchupload.model import Row, is_address
 
 
 class Relation(Enum):
@@ -55,7 +56,7 @@ def survey(rows: Iterable[Row], root: Path | None) -> Survey:
         count += 1
         if row.problem is None:
             orders.append(order_key(row))
-            photos.append(hash((root or row.manifest.parent, *row.photos.values())))
+            photos.append(hash((root or row.manifest.parent, *map(_plain, row.photos.values()))))
     repeated = array("q", (key for key, several in groupby(sorted(orders)) if next(several) == next(several, None)))
     photos_of = array("q", bytes(8 * len(repeated)))
     seen, conflicting = bytearray(len(repeated)), bytearray(len(repeated))
@@ -72,6 +73,12 @@ def survey(rows: Iterable[Row], root: Path | None) -> Survey:
 def order_key(row: Row) -> int:
     """The 64-bit hash by which a row's order is known."""
     return hash(row.order_id)
+
+
+def _plain(path: str) -> str:
+    """One spelling of those that name the same file."""
+    odd = not is_address(path) and ("./" in path or "//" in path or "\\" in path)
+    return os.path.normpath(path.replace("\\", "/")) if odd else path
 
 
 def _place(keys: "array[int]", key: int) -> int | None:

@@ -2,11 +2,20 @@
 
 import datetime
 import io
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, SheetTypeEnum, WorksheetNotFound
+from python_calamine import (
+    CalamineError,
+    CalamineSheet,
+    CalamineWorkbook,
+    SheetTypeEnum,
+    SheetVisibleEnum,
+    WorksheetNotFound,
+)
 
 from batchupload.delimited import Record
 from batchupload.source import ManifestError, Source, open_bytes
@@ -15,8 +24,18 @@ STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 """How a ZIP archive (all but .xls) and an OLE document begin."""
 UNPACKED_LIMIT = 1 << 30
 """Bytes of all that is in a workbook; an Excel sheet filled to its last row with orders has about half."""
+CELLS = 30_000_000
+"""Cells up to the last one: an Excel sheet filled to its last row with 28 columns has fewer (24 bytes each)."""
+CHUNK = 1 << 20
+_PLACE = re.compile(rb'<c\b[^>]*?\sr="([^"]*)"')
 EXACT = 10**15
 """Excel keeps 15 digits of a number."""
+
+
+class Number(str):
+    """A cell that Excel holds as a number: it has no leading zeros, whatever Excel shows."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,41 +43,47 @@ class Workbook:
     """A sheet of a workbook, which is held in memory whole while it is read."""
 
     sheet: str
+    sheets: int
+    """How many the workbook has."""
 
     def __str__(self) -> str:
-        return f"workbook, sheet {self.sheet}"
+        return f"workbook, sheet {self.sheet}{f' (of {self.sheets})' if self.sheets > 1 else ''}"
 
 
 def read_header(source: Source, wanted: str | None) -> tuple[Workbook, int, list[str]] | None:
-    """The sheet `wanted`, or else the first; the row of its header, and the cells. None where the sheet is empty.
+    """The sheet `wanted`, or else the first shown; the row of its header, and the cells. None where it is empty.
 
     Raises `ManifestError`.
     """
-    sheet = _open(source, wanted)
+    sheet, sheets = _open(source, wanted)
     for line, cells in _rows(sheet):
         if any(cell.strip() for cell in cells):
-            return Workbook(sheet.name), line, cells
+            return Workbook(sheet.name, sheets), line, cells
     return None
 
 
 def read_records(source: Source, form: Workbook, header_line: int) -> Iterator[Record]:
     """The rows below the header. A row's line is its number in the sheet."""
-    for line, cells in _rows(_open(source, form.sheet)):
+    for line, cells in _rows(_open(source, form.sheet)[0]):
         if line > header_line:
             yield line, cells, None
 
 
-def _open(source: Source, wanted: str | None) -> CalamineSheet:
+def _open(source: Source, wanted: str | None) -> tuple[CalamineSheet, int]:
+    """The sheet, and how many there are."""
     with open_bytes(source) as file:
         content = file.read(UNPACKED_LIMIT + 1)
     if _unpacked_size(content) > UNPACKED_LIMIT:
         raise ManifestError(f"{source.path}: this workbook is too large to be read. Save the sheet as CSV UTF-8.")
+    _refuse_far_cells(source, content)
     try:
         workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
-        names = [one.name for one in workbook.sheets_metadata if one.typ is SheetTypeEnum.WorkSheet]
-        if not names:
-            raise ManifestError(f"{source.path}: the workbook has no sheet with cells. Save the orders as CSV UTF-8.")
-        return workbook.get_sheet_by_name(wanted or names[0])
+        sheets = [one for one in workbook.sheets_metadata if one.typ is SheetTypeEnum.WorkSheet]
+        names = [one.name for one in sheets]
+        shown = [one.name for one in sheets if one.visible is SheetVisibleEnum.Visible]
+        if not shown and not wanted:
+            raise ManifestError(f"{source.path}: the workbook shows no sheet. Name one with --sheet.")
+        return workbook.get_sheet_by_name(wanted or shown[0]), len(names)
     except WorksheetNotFound:
         raise ManifestError(
             f"{source.path}: there is no sheet {wanted}. Name one of these with --sheet: {', '.join(names)[:500]}."
@@ -78,6 +103,44 @@ def _unpacked_size(content: bytes) -> int:
         return len(content)  # no archive, or a damaged one, of which the reader will say so
 
 
+def _refuse_far_cells(source: Source, content: bytes) -> None:
+    """Raise `ManifestError` where an .xlsx has a cell far out, or at no place: all before it would take memory."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for part in archive.namelist():
+                if part.startswith("xl/worksheets/") and part.endswith(".xml"):
+                    with archive.open(part) as file:
+                        _look_at_places(source, iter(lambda: file.read(CHUNK), b""))
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError):
+        return  # no archive, or a damaged one, of which the reader will say so
+
+
+def _look_at_places(source: Source, chunks: Iterator[bytes]) -> None:
+    rest, row = b"", 0
+    columns: set[bytes] = set()
+    for chunk in chunks:
+        text = rest + chunk
+        for found in _PLACE.finditer(text):
+            if not (place := re.fullmatch(rb"([A-Z]{1,3})([0-9]{1,7})", found[1])):
+                raise ManifestError(f"{source.path}: this workbook has a cell at no place. Save it anew.")
+            columns.add(place[1])
+            row = max(row, int(place[2]))
+        rest = text[-200:]
+    if row * max(map(_number, columns), default=0) > CELLS:
+        raise ManifestError(
+            f"{source.path}: this workbook has a cell far from the others. Delete the rows and columns behind the "
+            "orders, or save the sheet as CSV UTF-8."
+        )
+
+
+def _number(column: bytes) -> int:
+    """`A` → 1, `Z` → 26, `AA` → 27."""
+    number = 0
+    for letter in column:
+        number = number * 26 + letter - 64
+    return number
+
+
 def _rows(sheet: CalamineSheet) -> Iterator[tuple[int, list[str]]]:
     for line, cells in enumerate(sheet.iter_rows(), 1):
         yield line, [_text(cell) for cell in cells]
@@ -88,9 +151,11 @@ def _text(cell: object) -> str:
         case bool():
             return str(cell).upper()
         case int() | float() if abs(cell) >= EXACT:
-            return f"{cell:.14E}"  # as Excel shows a number that has lost its digits
+            return Number(f"{cell:.14E}")  # as Excel shows a number that has lost its digits
         case float() if cell.is_integer():
-            return str(int(cell))
-        case datetime.datetime() | datetime.date() | datetime.time():
+            return Number(int(cell))
+        case datetime.datetime() | datetime.time():
             return cell.isoformat()
+        case datetime.date():
+            return datetime.datetime.combine(cell, datetime.time()).isoformat()  # never to be taken for an order number
     return str(cell)

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import subprocess
+import zipfile
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -114,6 +115,42 @@ def test_a_broken_workbook_is_refused_with_a_remedy(tmp_path: Path, size: int) -
     message = refusal(as_workbook([HEADER, *CELLS])[:size], tmp_path)
     assert "this workbook can't be read" in message
     assert "or as CSV UTF-8" in message
+
+
+def test_a_cell_far_from_the_others_is_refused_before_its_room_is_made(tmp_path: Path) -> None:
+    content = as_workbook([HEADER, *CELLS])
+    for place, said in (("XFD1048576", "has a cell far from the others"), ("ZZZZ9", "has a cell at no place")):
+        file = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
+            for part in old.namelist():
+                new.writestr(part, old.read(part).replace(b'r="E3"', f'r="{place}"'.encode()))
+        assert said in refusal(file.getvalue(), tmp_path)
+
+
+def test_a_hidden_sheet_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    book = openpyxl.load_workbook(io.BytesIO(as_workbook([HEADER], 今天=[HEADER, *CELLS])))
+    book["订单"].sheet_state = "hidden"
+    file = io.BytesIO()
+    book.save(file)
+    assert len(rows_of(file.getvalue(), tmp_path)) == 2
+    assert rows_of(file.getvalue(), tmp_path, ManifestSettings(sheet="订单")) == []
+
+
+def test_order_numbers_that_excel_holds_as_numbers_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.xlsx").write_bytes(as_workbook([HEADER, [12345678, "f", "b", "h", 1]]))
+    (tmp_path / "b.xlsx").write_bytes(as_workbook([HEADER, ["12345678", "f", "b", "h", 1]]))
+    open_manifests([tmp_path / "b.xlsx"], frozenset(), SETTINGS)
+    assert caplog.text == ""
+    open_manifests([tmp_path / "a.xlsx"], frozenset(), SETTINGS)
+    assert "without the leading zeros that Excel may show" in caplog.text
+
+
+def test_dates_and_truths_are_no_order_numbers(tmp_path: Path) -> None:
+    day = datetime.fromisoformat("2024-01-02").date()
+    rows = rows_of(as_workbook([HEADER, [day, "f", "b", "h", 1], [True, "f", "b", "h", 1]]), tmp_path)
+    assert [row.problem and row.problem.reason.value for row in rows] == ["order_id_malformed"] * 2
 
 
 def test_a_gzip_file_that_is_cut_off_or_damaged_is_refused(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ class Store:
             return web.Response(status=int(name.split("/")[1]), text="x")
         if name == "elsewhere":
             return web.Response(status=307, headers={"Location": f"http://127.0.0.2:{self.port}/face"})
+        if name == "to-file":
+            return web.Response(status=302, headers={"Location": "file:///etc/passwd"})
         if name == "here":
             return web.Response(status=302, headers={"Location": "/face", "Set-Cookie": "a=b"})
         if name == "round":
@@ -136,6 +138,7 @@ async def test_what_can_not_be_had_is_said_and_the_others_go_on(shop: Shop) -> N
             row(shop, "HT000004", f"{kept.url}/text", *others): ("invalid", "photo_wrong_type"),
             row(shop, "HT000005", f"{kept.url}/endless", *others): ("invalid", "photo_too_large"),
             row(shop, "HT000006", f"{kept.url}/elsewhere", *others): ("invalid", "photo_address_refused"),
+            row(shop, "HT000009", f"{kept.url}/to-file", *others): ("invalid", "photo_address_refused"),
             row(shop, "HT000007", f"{kept.url}/cut", *others): ("deferred", "photo_not_fetched"),
             row(shop, "HT000008", f"{kept.url}/face", *others): UPLOADED,
         }

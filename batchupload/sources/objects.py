@@ -28,7 +28,7 @@ class Objects:
 
     async def signed(self, address: str) -> str:
         """The address to fetch. Raises `PhotoError`."""
-        bucket, _, key = address.removeprefix("s3://").partition("/")
+        bucket, _, key = address[len("s3://") :].partition("/")
         if not bucket or not key:
             raise PhotoError(Reason.PHOTO_ADDRESS_REFUSED, "an s3:// address is s3://BUCKET/KEY")
         try:

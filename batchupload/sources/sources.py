@@ -80,6 +80,6 @@ class Sources:
             raise error.last_attempt.exception() or error from None
 
     async def _get(self, address: str) -> bytes:
-        if address.startswith("s3://"):
+        if address.lower().startswith("s3://"):
             return await self._store.get(await self._objects.signed(address))
         return await self._web.get(address)

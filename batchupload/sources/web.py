@@ -52,7 +52,7 @@ class Web:
                     if response.status not in _MOVED:
                         return await self._read(response)
                     target = url.join(URL(response.headers.get("Location", "")))
-                    if target.origin() != url.origin():
+                    if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
                         raise _refused("it redirects to another host")
                     url = target
         except aiohttp.ClientConnectorCertificateError:
