@@ -11,9 +11,8 @@ from typing import Self
 
 from xxhash import xxh3_128
 
-from batchupload.columns import FIELDS
 from batchupload.manifest import open_manifest, read_rows
-from batchupload.model import PHOTO_FIELDS, BatchuploadError
+from batchupload.model import BatchuploadError
 from batchupload.scan import order_cell
 from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError
@@ -48,7 +47,7 @@ class NewManifest:
         self._file = open(descriptor, "w", encoding="utf-8-sig", newline="")
         delimiter = "," if self._settings.delimiter == "auto" else self._settings.delimiter
         self._writer = csv.writer(self._file, delimiter=delimiter)
-        self._writer.writerow(FIELDS)
+        self._writer.writerow(["order_id", *self._settings.photo_fields])
         return self
 
     def __exit__(
@@ -87,7 +86,7 @@ class NewManifest:
         digest = xxh3_128()
         try:
             for row in read_rows(open_manifest(self.part, self._settings), self._settings):
-                paths = [row.photos[name] for name in PHOTO_FIELDS]
+                paths = [row.photos.get(name, "") for name in self._settings.photo_fields]
                 if row.problem is None or not all(paths):
                     digest.update(_known_by(row.order_id, paths))
             same = digest.digest() == self._digest.digest()

@@ -53,7 +53,10 @@ class Reason(StrEnum):
         "The path leaves the photo folder: move the photo, or set photos.root or photos.allow_outside_root.",
     )
     PHOTO_NOT_A_FILE = "photo_not_a_file", "This is a folder, a pipe or a device, not a photo."
-    PHOTO_UNREADABLE = "photo_unreadable", "The file can't be read: check its permissions and the disk."
+    PHOTO_UNREADABLE = (
+        "photo_unreadable",
+        "The photo can't be read: see detail; check its permissions and the disk, or what its host says.",
+    )
     PHOTO_EMPTY = "photo_empty", "The file is empty: bring the photo again."
     PHOTO_TOO_LARGE = "photo_too_large", "The photo is larger than the endpoint takes: save it smaller."
     PHOTO_WRONG_TYPE = "photo_wrong_type", "Not a JPEG or PNG, whatever its name says: save it as one."
@@ -101,7 +104,10 @@ class Reason(StrEnum):
     CONNECTION_REFUSED = "connection_refused", "The endpoint refused the connection: is it up?"
     CONNECT_TIMEOUT = "connect_timeout", "The endpoint did not take the connection in time: is it up?"
     CONNECT_FAILED = "connect_failed", "No connection to the endpoint: check the network."
-    CONNECTION_STALE = "connection_stale", "The endpoint had closed the connection that was to be used again."
+    CONNECTION_STALE = (
+        "connection_stale",
+        "The connection broke as it was used again; if the upload was whole, it may have been accepted.",
+    )
     UPLOAD_RESET = "upload_reset", "The connection broke in the middle of the upload."
     UPLOAD_STALLED = "upload_stalled", "The endpoint stopped taking the upload."
     RATE_LIMITED = "rate_limited", "The endpoint asked for a slower pace (429): lower pace.concurrency."

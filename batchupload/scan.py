@@ -1,18 +1,19 @@
 """What lies in photo folders → which orders are whole, and what of the others needs a person. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
 from batchupload.columns import EDGES, clean
 from batchupload.delimited import ROW_LINES
-from batchupload.model import PHOTO_FIELDS
 from batchupload.sheet import neutral
 
 PHOTOS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png"})
 """Extensions of what the endpoint takes."""
+MENDABLE = PHOTOS | {"heic", "heif"}
+"""Where `photos.repair` has `heic`."""
 PICTURES = PHOTOS | {"heic", "heif", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "dng", "mpo"}
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 _SYSTEM_FOLDERS = frozenset(
@@ -20,7 +21,7 @@ _SYSTEM_FOLDERS = frozenset(
 )
 # A path that every spreadsheet and the reader of manifests takes as it is; most are such.
 _PLAIN = re.compile(r"[A-Za-z0-9][\w./ -]*[A-Za-z0-9]", re.ASCII)
-_LINE_BREAKS = ROW_LINES // len(PHOTO_FIELDS) - 1
+_LINE_BREAKS = ROW_LINES // 4 - 1
 """In one path, so that its row can be read again."""
 
 
@@ -121,14 +122,16 @@ class LeftOver:
         return self.doubt is not Doubt.OTHER_FILE
 
 
-def settle(order_id: str, candidates: Iterable[Candidate]) -> FoundOrder:
-    """Decide for each field whether there is just one file that it can be."""
-    found: dict[str, list[Candidate]] = {name: [] for name in ("", *PHOTO_FIELDS)}
+def settle(
+    order_id: str, candidates: Iterable[Candidate], required: Sequence[str], optional: Sequence[str] = ()
+) -> FoundOrder:
+    """Decide for each field whether there is just one file that it can be; an `optional` one may have none."""
+    found: dict[str, list[Candidate]] = {name: [] for name in ("", *required, *optional)}
     for candidate in sorted(candidates, key=lambda candidate: candidate.path):
         found[candidate.field].append(candidate)
     photos, missing, ambiguous = {}, {}, {}
     beside: list[str] = []
-    for name in PHOTO_FIELDS:
+    for name in (*required, *optional):
         notes = [one for one in found[name] if one.doubt is Doubt.NO_PICTURE and one.sure]
         rivals = [one for one in found[name] if one not in notes]
         if len(rivals) > 1 or not all(one.sure for one in rivals):
@@ -136,18 +139,21 @@ def settle(order_id: str, candidates: Iterable[Candidate]) -> FoundOrder:
         elif rivals and rivals[0].doubt is None:
             photos[name] = rivals[0].path
         else:
-            missing[name] = (*rivals, *notes)
+            if found[name] or name in required:
+                missing[name] = (*rivals, *notes)
             continue
         beside += [one.path for one in notes]
     return FoundOrder(order_id, photos, missing, ambiguous, tuple(beside), tuple(one.path for one in found[""]))
 
 
-def doubt_of_name(path: str, extension_is_open: bool, doubt: Doubt | None) -> Doubt | None:
+def doubt_of_name(
+    path: str, extension_is_open: bool, doubt: Doubt | None, sendable: frozenset[str] = PHOTOS
+) -> Doubt | None:
     """What is wrong with a file that fits a pattern: `doubt` where it is so by what it is, else by its extension."""
     extension = extension_of(path) if extension_is_open else "jpg"
     if extension not in PICTURES:
         return Doubt.NO_PICTURE
-    return doubt or (None if extension in PHOTOS else Doubt.NOT_SENDABLE)
+    return doubt or (None if extension in sendable else Doubt.NOT_SENDABLE)
 
 
 def left_over(path: str) -> LeftOver:

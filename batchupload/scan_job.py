@@ -11,10 +11,12 @@ from pathlib import Path
 from batchupload.columns import KNOWN_NAMES
 from batchupload.findings import FileState, Scanned, Tally, shown
 from batchupload.folder import File, FolderLink, Ignored, Seen, Subfolder, Unreadable, look, walk
-from batchupload.model import PHOTO_FIELDS, BatchuploadError
+from batchupload.model import BatchuploadError
 from batchupload.new_manifest import NewManifest
 from batchupload.patterns import ORDER_ID, Reader, field_names, parse_pattern
 from batchupload.scan import (
+    MENDABLE,
+    PHOTOS,
     Candidate,
     Doubt,
     FoundOrder,
@@ -58,12 +60,12 @@ def scan(wish: ScanWish, settings: Settings) -> Scanned:
     reader = _reader(settings)
     tally = Tally(wish.most)
     with NewManifest(manifest, settings.manifest) as new:
-        search = _Search(os.path.realpath(wish.folder), prefix, reader, tally, os.path.realpath(new.part))
+        search = _Search(os.path.realpath(wish.folder), prefix, reader, tally, os.path.realpath(new.part), settings)
         for order in search.orders():
             written = order.state is State.WHOLE or wish.incomplete
             tally.add_order(order, written=written)
             if written:
-                paths = (order.photos.get(name) for name in PHOTO_FIELDS)
+                paths = (order.photos.get(name) for name in settings.manifest.photo_fields)
                 new.write(order.order_id, [path_cell(prefix + path) or "" if path else "" for path in paths])
         if not search.fitting:
             raise BatchuploadError(_nothing(wish.folder, settings, reader, tally))
@@ -77,9 +79,11 @@ def scan(wish: ScanWish, settings: Settings) -> Scanned:
 class _Search:
     """The orders of a folder, by number."""
 
-    def __init__(self, root: str, prefix: str, reader: Reader, tally: Tally, skip: str) -> None:
+    def __init__(self, root: str, prefix: str, reader: Reader, tally: Tally, skip: str, settings: Settings) -> None:
         self.fitting = False
         """Whether any file fits a pattern."""
+        self._required, self._optional = settings.manifest.required, settings.manifest.optional
+        self._sendable = MENDABLE if "heic" in settings.photos.repair else PHOTOS
         self._root, self._prefix, self._reader, self._tally, self._skip = root, prefix, reader, tally, skip
 
     def orders(self) -> Iterator[FoundOrder]:
@@ -96,7 +100,7 @@ class _Search:
             candidates: list[Candidate] = []
             for candidate in several:
                 candidates += [candidate] if candidate.field else self._look_into(candidate)
-            yield settle(order_id, candidates)
+            yield settle(order_id, candidates, self._required, self._optional)
 
     def _walk(self, start: str, *, deep: bool) -> Iterator[Seen]:
         return walk(self._root, start, deep=deep, skip=self._skip)
@@ -138,14 +142,15 @@ class _Search:
         sure = len(readings) == 1
         self._tally.files[FileState.AMBIGUOUS] += not sure
         for reading in readings:
-            trouble = doubt_of_name(file.path, reading.any_extension, doubt)
+            trouble = doubt_of_name(file.path, reading.any_extension, doubt, self._sendable)
             yield Candidate(reading.order_id, reading.field, file.path, trouble, sure)
 
 
 def _reader(settings: Settings) -> Reader:
     order_id = re.compile(settings.manifest.order_id_pattern)
-    own = {name: getattr(settings.manifest.columns, name) for name in PHOTO_FIELDS}
-    names = field_names(own, {name: KNOWN_NAMES[name] for name in PHOTO_FIELDS})
+    fields: tuple[str, ...] = settings.manifest.photo_fields
+    own = {name: getattr(settings.manifest.columns, name) for name in fields}
+    names = field_names(own, {name: KNOWN_NAMES[name] for name in fields})
 
     @lru_cache(1 << 10)  # the files of one order mostly come one after another
     def is_order(text: str) -> bool:
@@ -205,12 +210,12 @@ def _nothing(folder: Path, settings: Settings, reader: Reader, tally: Tally) -> 
         path, why = tally.unreadable[0]
         seen += f"; {tally.unreadable_count:,} folders can't be looked into, such as {shown(path)} ({why})"
     order_id = EXAMPLE_ORDER if reader.is_order(EXAMPLE_ORDER) else ORDER_ID
-    example = reader.patterns[0].example(order_id, PHOTO_FIELDS[0])
+    example = reader.patterns[0].example(order_id, settings.manifest.required[0])
     lines = [
         f"{shown(str(folder))}: no photo of an order was found. {seen}.",
         f"Looked for {' and '.join(settings.scan.patterns)}, such as {example}.",
         f"{{order_id}} matches {settings.manifest.order_id_pattern} (manifest.order_id_pattern), {{field}} is one of",
-        *(f"  {name}: {', '.join(reader.names_of(name))}" for name in PHOTO_FIELDS),
+        *(f"  {name}: {', '.join(reader.names_of(name))}" for name in settings.manifest.photo_fields),
         "or of manifest.columns. Say with --pattern how the files are named.",
     ]
     return "\n".join(lines)

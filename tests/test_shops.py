@@ -194,3 +194,30 @@ async def test_the_sandbox_stands_in_for_another_shop(shop: Shop) -> None:
         server.communicate()
     assert done.returncode == 0, done.stderr
     assert outcomes(read_report(shop.folder / "r.csv")) == dict.fromkeys(orders, UPLOADED)
+
+
+async def test_a_scan_looks_for_the_photos_that_the_shop_takes(shop: Shop) -> None:
+    for order, fields in (("HT000001", ("face", "back")), ("HT000002", ("face", "back", "custom"))):
+        for name in fields:
+            shop.write(f"photos/{order}/{name}.jpg", picture(name, order))
+    (shop.folder / "config.yaml").write_text("manifest: {required: [face, back], optional: [hand, custom]}")
+    done = await asyncio.to_thread(batchupload, "scan", "photos", cwd=shop.folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    async with Sandbox(SandboxOptions(photo_fields=frozenset({"face", "back"}))) as server:
+        words = ("run", "photos.csv", "--endpoint", server.url)
+        done = await asyncio.to_thread(batchupload, *words, cwd=shop.folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {order: [*kept[0]] for order, kept in server.accepted.items()} == {
+        "HT000001": ["face", "back"],
+        "HT000002": ["face", "back", "custom"],
+    }
+
+
+@pytest.mark.parametrize(("repair", "code"), [("[heic]", 0), ("[]", 1)])
+def test_a_scan_takes_what_a_run_repairs(shop: Shop, repair: str, code: int) -> None:
+    for name in ("face", "back", "hand"):
+        shop.write(f"photos/HT000001/{name}.heic", b"x")
+    (shop.folder / "config.yaml").write_text(f"photos: {{repair: {repair}}}")
+    done = batchupload("scan", "photos", cwd=shop.folder)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert (shop.folder / "photos.csv").exists() is (code == 0)
