@@ -1,19 +1,24 @@
 """Why an order ended as it did: the stable codes and, beside each, its sentence for a person."""
 
 from enum import StrEnum
+from typing import Self
 
 
-class Reason(StrEnum):
-    """A stable snake_case code of the report, with `sentence`: what it means and what to do."""
+class Explained(StrEnum):
+    """A stable snake_case code, with `sentence`: what it means and what to do."""
 
     sentence: str
 
-    def __new__(cls, code: str, sentence: str) -> "Reason":
+    def __new__(cls, code: str, sentence: str) -> Self:
         """A member is its code; the sentence comes along as an attribute."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.sentence = sentence
         return member
+
+
+class Reason(Explained):
+    """Why a row ended as it did; a code of the report."""
 
     # uploaded
     ACCEPTED = "accepted", "The endpoint accepted the photos."

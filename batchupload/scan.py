@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
 
 from batchupload.columns import EDGES, clean
 from batchupload.delimited import ROW_LINES
+from batchupload.reasons import Explained
 from batchupload.sheet import neutral
 
 PHOTOS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png"})
@@ -25,17 +25,8 @@ _LINE_BREAKS = ROW_LINES // 4 - 1
 """In one path, so that its row can be read again."""
 
 
-class Doubt(StrEnum):
-    """Why a file is not taken for a photo; `sentence` says what to do."""
-
-    sentence: str
-
-    def __new__(cls, code: str, sentence: str) -> Self:
-        """A member is its code; the sentence comes along as an attribute."""
-        member = str.__new__(cls, code)
-        member._value_ = code
-        member.sentence = sentence
-        return member
+class Doubt(Explained):
+    """Why a file is not taken for a photo."""
 
     NO_PATTERN = "no_pattern", "fits no pattern: rename it, or name a --pattern that it fits"
     OTHER_FILE = "other_file", "no picture by its extension, and no photo is missed for it"

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -75,8 +75,7 @@ def is_changed(source: Source) -> bool:
 
 def open_bytes(source: Source) -> "io.BufferedReader[_Stream]":
     """Its bytes, unpacked. Reading raises `OSError`, and `ManifestError` where they are no longer what they were."""
-    same = _SameBytes(source)
-    return io.BufferedReader(_Unpacked(source.path, io.BufferedReader(same)) if source.packed else same)
+    return io.BufferedReader(_Stream(_unpacked(source) if source.packed else _same(source)))
 
 
 def _open_stdin() -> Source:
@@ -102,66 +101,47 @@ def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 class _Stream(io.RawIOBase):
-    """Bytes that come block by block."""
+    """A file that reads what `blocks` gives."""
 
-    _rest = memoryview(b"")
+    def __init__(self, blocks: Generator[bytes, None, None]) -> None:
+        self._blocks = blocks
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, room: "Buffer") -> int:
-        self._rest = self._rest or memoryview(self._next())
+        self._rest = self._rest or memoryview(next(self._blocks, b""))
         view = memoryview(room).cast("B")
         some, self._rest = self._rest[: len(view)], self._rest[len(view) :]
         view[: len(some)] = some
         return len(some)
 
-    def _next(self) -> bytes:
-        raise NotImplementedError
+    def close(self) -> None:
+        self._blocks.close()
+        super().close()
 
 
-class _SameBytes(_Stream):
+def _same(source: Source) -> Generator[bytes, None, None]:
     """The bytes that there were, and no others."""
-
-    def __init__(self, source: Source) -> None:
-        self._path = source.path
-        self._file = None if source.kept else source.path.open("rb")
-        self._blocks = iter(source.blocks)
-        self._left = source.stamp[0]
-
-    def _next(self) -> bytes:
-        known = next(self._blocks, None)
-        if known is None:
-            return b""
-        if self._file is None:
-            return zlib.decompress(known)
-        block = self._file.read(min(BLOCK, self._left))
-        if xxh3_128_digest(block) != known:
-            raise ManifestError(f"{self._path}: it was changed while it was read. Run again.")
-        self._left -= len(block)
-        return block
-
-    def close(self) -> None:
-        if self._file:
-            self._file.close()
-        super().close()
+    if source.kept:
+        yield from map(zlib.decompress, source.blocks)
+        return
+    left = source.stamp[0]
+    with source.path.open("rb") as file:
+        for known in source.blocks:
+            block = file.read(min(BLOCK, left))
+            if xxh3_128_digest(block) != known:
+                raise ManifestError(f"{source.path}: it was changed while it was read. Run again.")
+            left -= len(block)
+            yield block
 
 
-class _Unpacked(_Stream):
+def _unpacked(source: Source) -> Generator[bytes, None, None]:
     """What a gzip file holds."""
-
-    def __init__(self, path: Path, file: "io.BufferedReader[_SameBytes]") -> None:
-        self._path = path
-        self._packed = file
-        self._file = gzip.GzipFile(fileobj=file, mode="rb")
-
-    def _next(self) -> bytes:
-        try:
-            return self._file.read1(BLOCK)
-        except (EOFError, gzip.BadGzipFile, zlib.error):
-            raise ManifestError(f"{self._path}: the gzip file is cut off or damaged. Fetch it again.") from None
-
-    def close(self) -> None:
-        self._file.close()
-        self._packed.close()
-        super().close()
+    try:
+        with io.BufferedReader(_Stream(_same(source))) as packed, gzip.GzipFile(fileobj=packed, mode="rb") as file:
+            while block := file.read1(BLOCK):
+                yield block
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise ManifestError(f"{source.path}: the gzip file is cut off or damaged. Fetch it again.") from None
