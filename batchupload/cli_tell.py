@@ -81,10 +81,16 @@ def teller(settings: "Settings", *, sends: bool) -> Teller:
     return Teller(settings, channels(settings.notify, os.environ))
 
 
-def see_through(delivery: "Delivery | None") -> None:
+def see_through(delivery: "Delivery | None") -> Sequence[str]:
     """Wait for a message, in bounded time, and say who was not told."""
-    for failure in delivery.failures() if delivery else ():
+    failures = delivery.failures(_waiting) if delivery else ()
+    for failure in failures:
         tell(failure)
+    return failures
+
+
+def _waiting() -> None:
+    tell("Those in notify.urls are being told; Ctrl-C or SIGTERM gives that up.")
 
 
 @click.command(short_help="Send a test message to those whom a run tells how it ended.")
@@ -102,10 +108,7 @@ def notify(config: Path | None, profile: str | None) -> int:
     told = teller(settings, sends=True)
     if not told.channels:
         raise BatchuploadError("nobody is to be told: notify.urls is empty, or notify.when is never.")
-    delivery = told.test()
-    failures = delivery.failures()
-    for failure in failures:
-        tell(failure)
+    failures = see_through(told.test())
     failed = [channel.name for channel in told.channels if any(f.startswith(channel.name + ":") for f in failures)]
     say("\n".join(f"{c.name}: handed over" for c in told.channels if c.name not in failed) or "Nobody was told.")
     return 1 if failures else 0

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SECONDS = 20.0
 """For all messages of a run together, a second try included; what takes longer is given up."""
+A_WHILE = 1.0
+"""Seconds after which a person is told what is waited for."""
 RETRIES, RETRY_WAIT = 1, 2.0
 MISSING = "notify.urls: this needs Apprise. Install it: pip install 'batchupload[notify]'"
 TALKATIVE = ("apprise", "urllib3", "requests")
@@ -108,17 +110,21 @@ class Delivery:
         for channel in channels:
             threading.Thread(target=self._tell, args=(channel, notice), daemon=True).start()
 
-    def failures(self) -> Sequence[str]:
+    def failures(self, waiting: Callable[[], None] = lambda: None) -> Sequence[str]:
         """Wait for the end, at most for the time there is, and say on a line each who was not told.
 
-        A signal gives up what is under way, and does nothing else.
+        `waiting` is called once if that is a while. A signal gives up what is under way, and does nothing else.
         """
         with _signals(self._give_up), self._changed:
-            while any(self._left.values()) and not self._given_up and (rest := self._end - time.monotonic()) > 0:
-                self._changed.wait(rest)
+            if not self._changed.wait_for(self._is_over, A_WHILE):
+                waiting()
+                self._changed.wait_for(self._is_over, max(0.0, self._end - time.monotonic()))
             why = "given up, as asked" if self._given_up else f"no answer within {SECONDS:g} s"
             late = {name: why for name, count in self._left.items() if count}
             return [f"{name}: no message got through: {why}." for name, why in {**self._failed, **late}.items()]
+
+    def _is_over(self) -> bool:
+        return self._given_up or not any(self._left.values())
 
     def _tell(self, channel: Channel, notice: Notice) -> None:
         import apprise

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 GUARD = """
-import sys
+import os, sys
 def refuse(event, arguments):
     if event == "socket.connect" and isinstance(arguments[1], tuple):
         host = arguments[1][0]
@@ -18,7 +18,7 @@ def refuse(event, arguments):
         host = arguments[0]
     else:
         return
-    if host not in (None, "", "127.0.0.1", "::1", "localhost", b"127.0.0.1"):
+    if host not in (None, "", "127.0.0.1", "::1", "localhost", b"127.0.0.1", os.uname().nodename):
         sys.stderr.write(f"LEFT LOOPBACK {host}\\n")
         sys.stderr.flush()
         raise OSError("no test talks to another machine")
@@ -54,8 +54,10 @@ async def _request(reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n")[1:])}
     method, path, _ = head.split(" ", 2)
-    return method, f"{fields.get('host', '')}{path}" if method != "CONNECT" else path, (
-        await reader.readexactly(int(fields.get("content-length", 0)))
+    return (
+        method,
+        f"{fields.get('host', '')}{path}" if method != "CONNECT" else path,
+        (await reader.readexactly(int(fields.get("content-length", 0)))),
     )
 
 
