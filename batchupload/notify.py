@@ -23,6 +23,8 @@ SECONDS = 20.0
 """For all messages of a run together, a second try included; what takes longer is given up."""
 A_WHILE = 1.0
 """Seconds after which a person is told what is waited for."""
+LOOK_AGAIN = 0.1
+"""Seconds after which it is looked whether a signal has come."""
 RETRIES, RETRY_WAIT = 1, 2.0
 MISSING = "notify.urls: this needs Apprise. Install it: pip install 'batchupload[notify]'"
 TALKATIVE = ("apprise", "urllib3", "requests")
@@ -105,7 +107,7 @@ class Delivery:
         self._left = Counter(channel.name for channel in channels)
         """How many of each name are still under way; one variable may hold several addresses."""
         self._failed: dict[str, str] = {}
-        self._changed = threading.Condition()  # re-entrant: a signal is answered by the thread that waits
+        self._changed = threading.Condition()
         self._given_up = False
         for channel in channels:
             threading.Thread(target=self._tell, args=(channel, notice), daemon=True).start()
@@ -116,15 +118,18 @@ class Delivery:
         `waiting` is called once if that is a while. A signal gives up what is under way, and does nothing else.
         """
         with _signals(self._give_up), self._changed:
-            if not self._changed.wait_for(self._is_over, A_WHILE):
+            if not self._over_by(min(time.monotonic() + A_WHILE, self._end)):
                 waiting()
-                self._changed.wait_for(self._is_over, max(0.0, self._end - time.monotonic()))
+                self._over_by(self._end)
             why = "given up, as asked" if self._given_up else f"no answer within {SECONDS:g} s"
             late = {name: why for name, count in self._left.items() if count}
             return [f"{name}: no message got through: {why}." for name, why in {**self._failed, **late}.items()]
 
-    def _is_over(self) -> bool:
-        return self._given_up or not any(self._left.values())
+    def _over_by(self, end: float) -> bool:
+        """Whether all is over before that moment."""
+        while not (over := self._given_up or not any(self._left.values())) and time.monotonic() < end:
+            self._changed.wait(LOOK_AGAIN)
+        return over
 
     def _tell(self, channel: Channel, notice: Notice) -> None:
         import apprise
@@ -147,9 +152,7 @@ class Delivery:
                 self._changed.notify_all()
 
     def _give_up(self) -> None:
-        with self._changed:
-            self._given_up = True
-            self._changed.notify_all()
+        self._given_up = True  # a signal may come just before a wait, so it is looked at, and wakes nobody
 
 
 @contextmanager
