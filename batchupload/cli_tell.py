@@ -4,8 +4,7 @@ import csv
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,11 +36,7 @@ class Teller:
 
         if not self._is_due(summary.exit_code, begun=True):
             return None
-        orders: Sequence[str] = ()
-        if self.settings.notify.orders:
-            with suppress(OSError, csv.Error), summary.report.open(encoding="utf-8-sig", newline="") as file:
-                orders = notice.orders_of(csv.DictReader(file), mask=self.settings.log.mask_orders)
-        return self._begin(notice.of_run(summary, self._name(), orders))
+        return self._begin(lambda: notice.of_run(summary, self._name(), self._orders(summary)))
 
     def could_not_begin(self, exit_code: int, meaning: str) -> "Delivery | None":
         """Begin to tell of a run that could not begin, if that is due."""
@@ -49,13 +44,13 @@ class Teller:
 
         if not self._is_due(exit_code, begun=False):
             return None
-        return self._begin(notice.of_no_run(self._name(), exit_code, meaning))
+        return self._begin(lambda: notice.of_no_run(self._name(), exit_code, meaning))
 
-    def test(self) -> "Delivery":
+    def test(self) -> "Delivery | None":
         """Begin to send a message that tells of nothing."""
         from batchupload import notice
 
-        return self._begin(notice.of_test(self._name()))
+        return self._begin(lambda: notice.of_test(self._name()))
 
     def _is_due(self, exit_code: int, *, begun: bool) -> bool:
         from batchupload.notice import is_due
@@ -63,10 +58,25 @@ class Teller:
         attended = sys.stdin is not None and sys.stdin.isatty()
         return bool(self.channels) and is_due(self.settings.notify.when, exit_code, begun=begun, attended=attended)
 
-    def _begin(self, notice: "Notice") -> "Delivery":
+    def _begin(self, notice: Callable[[], "Notice"]) -> "Delivery | None":
         from batchupload.notify import Delivery
 
-        return Delivery(self.channels, notice)
+        try:
+            return Delivery(self.channels, notice())
+        except Exception as error:  # noqa: BLE001 - the run is done, and a fault in telling of it must not say otherwise
+            tell(f"Those in notify.urls were not told: {type(error).__name__}.")
+            return None
+
+    def _orders(self, summary: "Summary") -> Sequence[str]:
+        from batchupload import notice
+
+        if not self.settings.notify.orders or not notice.needs_a_person(summary):
+            return ()
+        try:
+            with summary.report.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+                return notice.orders_of(csv.DictReader(file), mask=self.settings.log.mask_orders)
+        except (OSError, csv.Error):
+            return ()
 
     def _name(self) -> str:
         return self.settings.notify.name or socket.gethostname()

@@ -15,7 +15,7 @@ MOST_BYTES = 2000
 """Of a message's text; WeCom takes 2,048."""
 MOST_REASONS = 5
 MOST_ORDERS = 10
-NEED_A_PERSON = frozenset({Outcome.INVALID.value, Outcome.REJECTED.value})
+NEED_A_PERSON = frozenset({Outcome.INVALID, Outcome.REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,11 @@ def of_test(name: str) -> Notice:
     """A message that only shows that messages arrive."""
     body = "Sent by hand with `batchupload notify`, to see whether messages arrive. Nothing is the matter."
     return Notice(f"batchupload, {name}: a test message.", body, trouble=False)
+
+
+def needs_a_person(summary: Summary) -> bool:
+    """Whether there is an order to be named."""
+    return any(summary.tally.outcomes[outcome] for outcome in NEED_A_PERSON)
 
 
 def orders_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Sequence[str]:

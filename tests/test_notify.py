@@ -4,6 +4,7 @@ import asyncio
 import email
 import email.policy
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import Shop, batchupload, command, environment, under_way
 from listening import guarded, listening, mailbox
+from test_readme import README
 
 from batchupload import notify
 from batchupload.notice import MOST_BYTES, Notice, When, is_due, of_run, orders_of
@@ -169,6 +172,22 @@ async def test_the_chats_get_it_in_their_own_form_and_nothing_gets_past_the_prox
     assert where.startswith(host)
     assert token in where
     assert "3 rows, 1 needs a person" in str(message)
+
+
+def test_the_addresses_of_the_readme_are_taken(shop: Shop) -> None:
+    chapter = README[README.index("### Telling people") : README.index("## Outcomes")]
+    forms = re.findall(r"(?:`|- )(\w+://[^`\s]+)", chapter)
+    assert {form.partition(":")[0] for form in forms} >= {"dingtalk", "wecombot", "feishu", "lark", "mailtos", "jsons"}
+    words = {"SECRET": "SECa1b2c3d4", "FROM": "a@shop.example", "TO": "b@shop.example", "${MAIL_PASSWORD}": "pw%40"}
+    words |= {"USER": "batch", "PASSWORD": "pw", "HOST": "smtp.shop.example"} | dict.fromkeys(
+        ("TOKEN", "KEY"), "a1b2c3d4" * 4
+    )
+    for word, value in words.items():
+        forms = [re.sub(rf"(?<![A-Z_]){re.escape(word)}(?![A-Z_])", value, form) for form in forms]
+    shop.write("config.yaml", yaml.safe_dump({"notify": {"urls": forms}}).encode())
+    done = batchupload("doctor", cwd=shop.folder, env=guarded(shop.folder / "home"))
+    assert f"ok       notify    notify.urls 1 ({forms[0].partition(':')[0]}), " in done.stdout, done.stdout
+    assert f"notify.urls {len(forms)} (" in done.stdout
 
 
 async def test_a_mail_is_sent_with_the_verdict_as_its_subject(shop: Shop) -> None:
