@@ -41,7 +41,9 @@ def _ask(file: Path) -> Mapping[tuple[str | int, ...], object]:
 
     here = Path.cwd()
     try:
-        return interview(Stage(_line, say, here, Path(os.path.abspath(file)).parent))
+        answers = interview(Stage(_line, say, here, Path(os.path.abspath(file)).parent))
+        say("")
+        return answers
     except KeyboardInterrupt:
         say("")
         tell(NOTHING_WRITTEN)

@@ -110,7 +110,7 @@ def _outward(command: Sequence[str]) -> str:
         "URL" if before == "--endpoint" else word.rstrip("/").rpartition("/")[2] or word
         for before, word in zip(("", *command), command, strict=False)
     ]
-    return " ".join(words) + (" (in their folders)" if any("/" in word for word in command) else "")
+    return " ".join(words) + (" (paths shortened)" if any("/" in word for word in command) else "")
 
 
 def _fitting(text: str) -> str:
