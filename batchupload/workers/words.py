@@ -1,4 +1,4 @@
-"""What a run and its workers say to each other. Of photos only paths and what was found: the bytes stay at the worker."""
+"""What a run and its workers say to each other. The bytes of photos stay at the worker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The attempt, ended; its start is to be set by who asked, whose clock is another. None where it could not begin."""
+    """The attempt, ended, its start by the worker's clock. None where it could not begin."""
 
     number: int
     attempt: Attempt | None

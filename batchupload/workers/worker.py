@@ -1,4 +1,4 @@
-"""A worker: reads, checks and sends photos for a run that decides elsewhere. Whatever carries its words is not its own."""
+"""A worker: reads, checks and sends photos for a run that decides elsewhere."""
 
 import asyncio
 import os
