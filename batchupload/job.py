@@ -109,8 +109,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:
         readers = stack.enter_context(Readers(settings.timeouts.photos))
-        folders = [settings.photos.root] if settings.photos.root else [path.parent for path in manifests]
-        site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, folders, send=wish.send))
+        rows = _rows(plan.layouts, wish, settings)
+        site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, rows, send=wish.send))
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)

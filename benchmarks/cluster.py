@@ -3,7 +3,7 @@
 `python benchmarks/cluster.py` starts for each row a sandbox, a Dask scheduler and workers, and runs the program against
 them. `scaling` is limited by the sandbox's latency, with as many sends at once for each worker; orders a second are
 counted at the sandbox, between a tenth and nine tenths of them. `cost` is the CPU time of the run's own process for an
-order, net of its start-up, with orders that cost as little as can be. `memory` is its peak for as many rows as are asked.
+order, net of its start-up, with orders that cost as little as can be. `memory` is its peak for so many rows.
 """
 
 import argparse
@@ -60,7 +60,7 @@ async def rate(server: Sandbox, orders: int) -> float:
     """Orders a second that the sandbox accepts, without beginning and end."""
     moments = {}
     for share in (0.1, 0.9):
-        while len(server.accepted) < orders * share:
+        while len(server.accepted) < orders * share:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         moments[share] = len(server.accepted), time.monotonic()
     (first, began), (last, ended) = moments.values()

@@ -1,7 +1,8 @@
 """Runs on a cluster of real processes in which something is lost at a random moment; what must hold is checked.
 
-`python tests/cluster_losses.py killed --runs 20` kills a worker, `cut-run` cuts the run off its scheduler, `cut-workers`
-the workers (which end by themselves then, and are started again), `coordinator` kills the run and starts it again.
+`python tests/cluster_losses.py killed --runs 20` kills a worker, `cut-run` cuts the run off its scheduler,
+`cut-workers` the workers (which end by themselves then, and are started again), `coordinator` kills the run and starts
+it again.
 """
 
 import argparse

@@ -17,7 +17,7 @@ START_SECONDS = 60.0
 
 
 class Wire:
-    """A TCP way to `port` that can be cut: all connections break at once, and new ones are refused until it is mended."""
+    """A TCP way to `port` that can be cut: all connections break, and new ones are refused until it is mended."""
 
     def __init__(self, port: int) -> None:
         self._to = port

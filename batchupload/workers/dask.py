@@ -10,31 +10,26 @@ import asyncio
 import logging
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from batchupload.model import BatchuploadError
 from batchupload.settings import ClusterSettings
-from batchupload.workers.door import BETWEEN_SECONDS, KNOCK, admit, version
-from batchupload.workers.words import LEASE_SECONDS, Answer, Ask, Begin, Link, LinkLostError, Ready
+from batchupload.workers.dask_link import DaskLink, first_line, security
+from batchupload.workers.door import KNOCK, admit, version
 from batchupload.workers.local import LocalWorkers
+from batchupload.workers.words import Begin, Link, Ready
 
 if TYPE_CHECKING:
     from distributed import Client
-    from distributed.comm import Comm
-    from distributed.security import Security
+    from distributed.comm.core import Comm
 
 LOOK_SECONDS = 1.0
 """How often it is looked for workers that joined."""
 CONNECT_SECONDS = 10.0
 """For a connection to scheduler or worker, and for a short answer."""
-SILENCE_SECONDS = 5.0
-"""A worker that says nothing for so long is given up; it says something each second."""
-ASKS_AT_ONCE = 64
-"""In one message: about 400 KB where each is to look at 16 orders."""
-NO_DASK = "--cluster needs: pip install 'batchupload[cluster]'"
 
 log = logging.getLogger(__name__)
 
@@ -43,47 +38,13 @@ class UnfitWorkerError(Exception):
     """A worker can't be used; the message says why and what to do."""
 
 
-class DaskLink:
-    """The connection to one worker."""
-
-    lease = LEASE_SECONDS
-
-    def __init__(self, name: str, comm: "Comm") -> None:
-        self.name = name
-        self._comm = comm
-
-    async def give(self, asks: Sequence[Ask]) -> None:
-        """See `Link`."""
-        try:
-            for start in range(0, max(len(asks), 1), ASKS_AT_ONCE):
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    await self._comm.write(pickle.dumps(asks[start : start + ASKS_AT_ONCE]))
-        except OSError as error:
-            raise self._lost(error) from None
-        await asyncio.sleep(BETWEEN_SECONDS)
-
-    async def take(self) -> Sequence[Answer]:
-        """See `Link`."""
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                answers: Sequence[Answer] = pickle.loads(await self._comm.read())  # noqa: S301 (as in `serve`)
-        except OSError as error:
-            raise self._lost(error) from None
-        return answers
-
-    def _lost(self, error: OSError) -> LinkLostError:
-        self._comm.abort()
-        silent = f"it said nothing for {SILENCE_SECONDS:g} s"
-        return LinkLostError(silent if isinstance(error, TimeoutError) else "its connection broke")
-
-
 class DaskCluster:
     """Has the workers of a cluster join a run, those that come later too. An async context manager."""
 
     def __init__(self, settings: ClusterSettings, begin: Begin) -> None:
         self._settings = settings
         self._begin = begin
-        self._waiting: list[DaskLink] = []
+        self._waiting: list[Link] = []
         """Workers that are at hand before there is anybody to join."""
         self._join: Callable[[Link], None] = self._waiting.append
         self._known: dict[str, asyncio.Task[None]] = {}
@@ -144,8 +105,8 @@ class DaskCluster:
                 )
         except (OSError, ValueError) as error:
             raise BatchuploadError(
-                f"{self._address}: no scheduler answers there ({_first_line(error)}). Start one with `dask scheduler`, or correct the address "
-                "and the files of cluster.ca, cluster.cert and cluster.key."
+                f"{self._address}: no scheduler answers there ({first_line(error)}). Start one with `dask scheduler`, "
+                "or correct the address, and the files of cluster.ca, cluster.cert and cluster.key."
             ) from None
 
     async def _leave(self) -> None:
@@ -200,7 +161,7 @@ class DaskCluster:
         except TimeoutError:
             self._refuse(address, "it does not answer in time: look at its log")
         except OSError as error:
-            self._refuse(address, f"it can't be spoken to ({_first_line(error)}): look at its log")
+            self._refuse(address, f"it can't be spoken to ({first_line(error)}): look at its log")
         except UnfitWorkerError as error:
             self._refuse(address, str(error))
         else:
@@ -220,7 +181,7 @@ class DaskCluster:
         if isinstance(error, ImportError | AttributeError):
             raise UnfitWorkerError(f"it lacks {version()}: install that there, as it is here ({error})")
         if isinstance(error, BaseException):
-            raise UnfitWorkerError(f"it can't begin ({_first_line(error)}): install {version()} there, as it is here")
+            raise UnfitWorkerError(f"it can't begin ({first_line(error)}): install {version()} there, as it is here")
 
     async def _reach(self, address: str) -> "Comm":
         from distributed.comm import connect
@@ -230,7 +191,7 @@ class DaskCluster:
             comm = await connect(address, timeout=CONNECT_SECONDS, **arguments)
         except OSError as error:
             raise UnfitWorkerError(
-                f"it can't be reached from here ({_first_line(error)}): open its port (--worker-port), for orders and "
+                f"it can't be reached from here ({first_line(error)}): open its port (--worker-port), for orders and "
                 "settings don't go through the scheduler"
             ) from None
         await comm.write({"op": KNOCK, "reply": False})
@@ -267,28 +228,3 @@ class DaskCluster:
         if not self._refusals:
             return f"{waited}Start some: dask worker {self._address}"
         return waited + "Refused were:\n" + "\n".join(f"{where}: {why}." for where, why in self._refusals.items())
-
-
-def security(settings: ClusterSettings) -> "Security | None":
-    """The certificates for tls://. Raises `BatchuploadError` where Dask is missing or a file can't be used."""
-    try:
-        import distributed
-    except ImportError:
-        raise BatchuploadError(NO_DASK) from None
-    for name in ("distributed", "distributed.client", "tornado", "tornado.application"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what there is to say of a loss is said here
-    if not (settings.address or "").startswith("tls://"):
-        return None
-    ca, cert, key = map(str, settings.files)
-    try:
-        made = distributed.Security(tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key, require_encryption=True)
-        made.get_connection_args("client")
-    except OSError as error:  # among them ssl.SSLError
-        raise BatchuploadError(
-            f"cluster.ca, cluster.cert or cluster.key can't be used ({_first_line(error)}): give PEM files that belong together."
-        ) from None
-    return made
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -11,7 +11,7 @@ from batchupload import __version__
 from batchupload.workers.worker import Worker
 
 if TYPE_CHECKING:
-    from distributed.comm import Comm
+    from distributed.comm.core import Comm
 
 KNOCK = "batchupload"
 """The word that opens it."""
