@@ -27,7 +27,7 @@ class Wire:
         self._server: asyncio.Server | None = None
         self.port = 0
         self.passed = bytearray()
-        """All that went to `port`."""
+        """All that went this way or that."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
@@ -61,18 +61,17 @@ class Wire:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
             ends = {writer, far_writer}
             self._ends |= ends
-            await asyncio.gather(self._pump(reader, far_writer, self.passed), self._pump(far_reader, writer, None))
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
             self._ends -= ends
         except OSError:
             writer.transport.abort()  # the scheduler has gone
         finally:
             self._open -= 1
 
-    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, kept: bytearray | None) -> None:
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while piece := await source.read(65536):
-                if kept is not None:
-                    kept += piece
+                self.passed += piece
                 target.write(piece)
                 await target.drain()
         target.transport.abort()
@@ -136,7 +135,7 @@ async def cluster(
         scheduler = await part(
             folder, "scheduler", "--host", f"{scheme}://127.0.0.1", "--port", "0", "--scheduler-file", str(told), *words
         )
-        stack.callback(kill, [scheduler])
+        stack.push_async_callback(kill, [scheduler])
         port = int((await known(told, scheduler))["address"].rpartition(":")[2])
         made = Cluster(
             folder,
@@ -145,7 +144,7 @@ async def cluster(
             await stack.enter_async_context(Wire(port)),
             await stack.enter_async_context(Wire(port)),
         )
-        stack.callback(kill, made.workers)
+        stack.push_async_callback(kill, made.workers)
         for _ in range(workers):
             await made.add()
         yield made
@@ -162,7 +161,8 @@ async def known(told: Path, scheduler: Process) -> dict[str, str]:
             await asyncio.sleep(0.05)
 
 
-def kill(processes: Sequence[Process]) -> None:
+async def kill(processes: Sequence[Process]) -> None:
     for process in processes:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # with those that a nanny started
+        await process.wait()

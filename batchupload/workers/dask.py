@@ -177,10 +177,7 @@ class DaskCluster:
         if self._client is None:
             raise OSError("the scheduler is lost")
         told = await self._client.run(admit, workers=[address], on_error="return")
-        error = told.get(address)
-        if isinstance(error, ImportError | AttributeError):
-            raise UnfitWorkerError(f"it lacks {version()}: install that there, as it is here ({error})")
-        if isinstance(error, BaseException):
+        if isinstance(error := told.get(address), BaseException):
             raise UnfitWorkerError(f"it can't begin ({first_line(error)}): install {version()} there, as it is here")
 
     async def _reach(self, address: str) -> "Comm":
