@@ -28,12 +28,6 @@ SHIFTED = "import time; _now = time.time; time.time = lambda: _now() + 3600\n"
 UNMOUNTED = (
     "import os; _access = os.access; os.access = lambda path, *rest: 'shop' not in str(path) and _access(path, *rest)\n"
 )
-CERTIFICATES = """
-new="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=ca -days 2
-openssl req $new -keyout key.pem -out part.csr -subj /CN=part
-openssl x509 -req -in part.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2
-"""
 
 
 def tls_words(folder: Path) -> list[str]:
@@ -45,8 +39,8 @@ def certificates(tmp_path: Path) -> Path:
     if not shutil.which("openssl"):
         pytest.skip("no openssl here")
     folder = tmp_path / "tls"
-    folder.mkdir()
-    subprocess.run(["sh", "-ec", CERTIFICATES], cwd=folder, check=True, capture_output=True, timeout=60)
+    script = Path(__file__).parent.parent / "deploy/cluster/certificates"
+    subprocess.run(["sh", str(script), str(folder)], check=True, capture_output=True, timeout=60)
     return folder
 
 

@@ -65,8 +65,9 @@ class Crew:
 
     @property
     def told(self) -> str:
-        """The workers, with what each has to do, for a person."""
-        return ", ".join(f"{hand.link.name} {hand.orders}" for hand in self._hands)
+        """The workers, with the orders that each has in hand, for a person."""
+        each = ", ".join(f"{hand.link.name} {hand.orders}" for hand in self._hands)
+        return f"{len(self._hands)} workers: {each}" if each else "waiting for a worker to join"
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
