@@ -48,6 +48,15 @@ LISTS = {
 }
 """A list as it may stand for a setting."""
 
+ANCHORED = (
+    ("photos", "root"),
+    ("ledger", "path"),
+    ("report", "folder"),
+    ("cluster", "ca"),
+    ("cluster", "cert"),
+    ("cluster", "key"),
+)
+"""Settings that are paths, which count from the file's own folder."""
 
 EXAMPLE_OF_PROFILES = (
     "# Other shops, each chosen with --profile NAME: what stands there goes over the rest of this file. Each has a",
@@ -196,7 +205,7 @@ def _example_of(section: type[BaseModel], given: Mapping[str | int, object], ind
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
     """Make the file's relative paths count from its own folder."""
-    for section, name in (("photos", "root"), ("ledger", "path"), ("report", "folder")):
+    for section, name in ANCHORED:
         inner = tree.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(name), str):
             inner[name] = str(folder / inner[name])

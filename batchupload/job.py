@@ -37,6 +37,7 @@ from batchupload.report import (
     report_path,
 )
 from batchupload.settings import Settings
+from batchupload.site import Site
 from batchupload.source import STDIN, is_changed
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally, size
@@ -111,8 +112,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:
         readers = stack.enter_context(Readers(settings.timeouts.photos))
-        folders = [settings.photos.root] if settings.photos.root else [path.parent for path in manifests]
-        site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, folders, send=wish.send))
+        rows = _rows(plan.layouts, wish, settings)
+        site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, rows, send=wish.send))
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
@@ -124,7 +125,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         )
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
         display = display_for(quiet=wish.quiet, verbose=wish.verbose)
-        note = functools.partial(_note, pace if wish.send else None, stop, rate, bandwidth)
+        note = functools.partial(_note, pace if wish.send else None, stop, rate, bandwidth, site)
         async with _beside(
             watch(display, tally, total, note, sends=wish.send) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
@@ -246,18 +247,18 @@ def _changed(plan: Plan) -> str:
     return ""
 
 
-def _note(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None) -> str:
+def _note(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None, site: Site) -> str:
     if stop.cause:
         return "stopping: orders under way may end"
     if not pace:
-        return ""
+        return site.told
     if pace.down:
         return "the endpoint does not answer; one order at a time probes it"
     if pace.paused >= 1:
         return f"the endpoint asked for {pace.paused:.0f} s of quiet"
     held = [f"at most {rate.rate:g} orders/s"] if rate and rate.rate else []
     held += [f"at most {size(bandwidth.rate)}/s"] if bandwidth and bandwidth.rate else []
-    return ", ".join([f"{pace.concurrency} at once ({pace.why})", *held])
+    return ", ".join([f"{pace.concurrency} at once ({pace.why})", *held, *filter(None, [site.told])])
 
 
 @contextmanager

@@ -217,6 +217,50 @@ class NotifySettings(Section):
         return name
 
 
+class ClusterSettings(Section):
+    """The other machines that do the work, if there are any."""
+
+    address: str | None = Field(
+        None,
+        description="Scheduler of a Dask cluster, such as tls://scheduler:8786, or local:4 for one on this machine.",
+    )
+    ca: Path | None = Field(None, description="With tls://, the authority whose certificates are trusted (PEM).")
+    cert: Path | None = Field(None, description="With tls://, the certificate that this machine shows (PEM).")
+    key: Path | None = Field(None, description="With tls://, the key of that certificate (PEM).")
+    patience: Annotated[float, Field(ge=0, le=86400)] = Field(
+        60.0, description="Seconds for which a run without any worker waits for one to join."
+    )
+    clock_tolerance: Annotated[float, Field(gt=0, le=3600)] = Field(
+        30.0, description="Seconds; a worker whose clock is further from this machine's is refused."
+    )
+
+    @property
+    def local(self) -> int | None:
+        """Workers of a cluster of its own on this machine, where that is wanted."""
+        kind, _, count = (self.address or "").partition(":")
+        return int(count) if kind == "local" else None
+
+    @property
+    def files(self) -> tuple[Path | None, Path | None, Path | None]:
+        """Those of TLS: authority, certificate, key."""
+        return self.ca, self.cert, self.key
+
+    @field_validator("address")
+    @classmethod
+    def _reachable(cls, address: str | None) -> str | None:
+        if address is None or re.fullmatch(r"local:([1-9]|[1-5][0-9]|6[0-4])", address):
+            return address
+        if not re.fullmatch(r"(tcp|tls)://([^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", address):
+            raise ValueError("give tcp://HOST:PORT or tls://HOST:PORT of the scheduler, or local:1 to local:64")
+        return address
+
+    @model_validator(mode="after")
+    def _with_its_files(self) -> Self:
+        if (self.address or "").startswith("tls://") and None in self.files:
+            raise ValueError("tls:// needs cluster.ca, cluster.cert and cluster.key")
+        return self
+
+
 class Settings(Section):
     """Every setting, checked."""
 
@@ -231,3 +275,6 @@ class Settings(Section):
     log: LogSettings = Field(LogSettings(), description="What log lines show.")
     report: ReportSettings = Field(ReportSettings(), description="Where the report goes.")
     notify: NotifySettings = Field(NotifySettings(), description="Who is told how a run ended.")
+    cluster: ClusterSettings = Field(
+        ClusterSettings(), description="The other machines that do the work, if there are any."
+    )
