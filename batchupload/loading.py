@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from batchupload.ending import already_uploaded, good, not_tried_again, unusable
+from batchupload.language import _
 from batchupload.model import Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
 from batchupload.readers import Found, Readers
 from batchupload.reasons import Reason
@@ -81,7 +82,7 @@ class Loading:
                 endings += [self.left(one.order) for one in loaded]
                 loaded = []
         except Exception:  # a boundary: whatever is wrong in here, each row gets its ending, and the run stops
-            log.exception("An internal fault near line %d of %s", orders[0].row.line, orders[0].row.manifest.name)
+            log.exception(_("An internal fault near line %d of %s"), orders[0].row.line, orders[0].row.manifest.name)
             self._stop.ask(Reason.INTERNAL_ERROR)
             return [], [not_tried_again(order, self._elapsed(order), Reason.INTERNAL_ERROR) for order in orders]
         return loaded, endings
@@ -123,9 +124,12 @@ class Loading:
             return ()
         order_id, was_full = order.row.order_id, self._sightings.full
         notes = [
-            Note(NoteKind.OTHER_ORDER, f"{found.photos[place].field} is also in order {other}")
+            Note(
+                NoteKind.OTHER_ORDER,
+                _("{field} is also in order {order_id}", field=found.photos[place].field, order_id=other),
+            )
             for place, other in self._sightings.meet(order_id, found.digest)
         ]
         if self._sightings.full and not was_full:
-            log.warning("So many photos that those to come are compared only with those up to here.")
+            log.warning(_("So many photos that those to come are compared only with those up to here."))
         return notes

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from batchupload.attempt import make_attempt
 from batchupload.ending import after_last_attempt, broken_off, not_tried_again, unsent
 from batchupload.endpoint import Endpoint
+from batchupload.language import _
 from batchupload.loading import Loading
 from batchupload.model import Ending, Loaded, Order, Row, Standing
 from batchupload.pace import Pace, Turn
@@ -104,7 +105,7 @@ class Pipeline:
         except ManifestError as error:
             self.broken = error
         except TimeoutError:
-            self.broken = ManifestError("The manifest could not be read on in time. Check the disk, run again.")
+            self.broken = ManifestError(_("The manifest could not be read on in time. Check the disk, run again."))
         return []
 
     async def _load(self) -> None:
@@ -144,7 +145,7 @@ class Pipeline:
             with self._pace.send(turn):
                 step = await self._attempt(loaded, turn, endpoint)
         except Exception:  # the same boundary as for photos; here the endpoint may have accepted
-            log.exception("An internal fault at line %d of %s", order.row.line, order.row.manifest.name)
+            log.exception(_("An internal fault at line %d of %s"), order.row.line, order.row.manifest.name)
             self._stop.ask(Reason.INTERNAL_ERROR)
             step = broken_off(order, self._elapsed(order), Reason.INTERNAL_ERROR)
         del loaded
@@ -176,7 +177,7 @@ class Pipeline:
     async def _end(self, endings: Sequence[Ending], *, sends: int = 0) -> None:
         """Hand on endings of orders, the last of `sends`: their places are taken until that is on record."""
         await self._ended.put((endings, sends))
-        for _ in endings:
+        for _ending in endings:
             self._room.release()
             self._orders.task_done()
 
