@@ -11,7 +11,7 @@ __all__ = ["cut", "pad", "width", "wrap"]
 # the next such character. Spaces in front are left out where a line begins.
 _PIECES = re.compile(
     r"\s*(?:[（《「“]*[\u2e80-\u2fff\u3005-\u3007\u3021-\uff00][，。；：！？、）》」”]*"
-    r"|[^\s\u2e80-\uff00，；：！？（）]+[，。；：！？、）》」”]*|\S)"
+    r"|[（《「“]*[^\s\u2e80-\uff00，；：！？（）]+[，。；：！？、）》」”]*|\S)"
 )
 
 

@@ -1,6 +1,7 @@
 """The commands as they stand in the code → the same in the language chosen, each with `--lang`."""
 
 import copy
+import inspect
 from typing import TypeVar
 
 import click
@@ -17,7 +18,7 @@ def in_words(command: C) -> C:
     """A copy of it, with its commands; `language.choose` has found out before what `--lang` asks for."""
     told = copy.copy(command)
     told.help, told.short_help, told.epilog = (
-        text and _(text) for text in (command.help, command.short_help, command.epilog)
+        text and _(inspect.cleandoc(text)) for text in (command.help, command.short_help, command.epilog)
     )
     # The option checks what it is given, and is wanted in help and completion; its value is not passed on.
     language = click.Option(

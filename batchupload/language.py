@@ -18,6 +18,7 @@ import gettext
 import locale
 import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 LANGUAGES = {"en": "en", "zh": "zh_CN"}
@@ -54,7 +55,7 @@ def choose(words: Sequence[str], environment: Mapping[str, str]) -> str:
     """The language by `--lang` among `words`, else by the environment. What is neither is found out by the options."""
     asked = ""
     options = [*words[: words.index("--")]] if "--" in words else [*words]
-    for word, following in zip(options, [*options[1:], ""], strict=True):
+    for word, following in pairwise([*options, ""]):
         if word == "--lang":
             asked = following
         elif word.startswith("--lang="):
