@@ -14,7 +14,6 @@ from pathlib import Path
 
 from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
-from batchupload.endpoint import Endpoint
 from batchupload.inputs import open_manifests
 from batchupload.language import _
 from batchupload.ledger import Ledger, open_ledger
@@ -25,6 +24,7 @@ from batchupload.pace import Pace
 from batchupload.page.beside import page_beside
 from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
+from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.repair import require_decoders
@@ -44,6 +44,7 @@ from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally, size
 from batchupload.survey import Survey, survey
 from batchupload.throttle import Throttle
+from batchupload.workers.sites import open_site
 
 WRITING_SECONDS = 60e-6
 """What it takes to write down a row that is left for another run (measured: 32 µs)."""
@@ -110,16 +111,18 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     )
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:
+        readers = stack.enter_context(Readers(settings.timeouts.photos))
+        folders = [settings.photos.root] if settings.photos.root else [path.parent for path in manifests]
+        site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, folders, send=wish.send))
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
-        endpoint = None
-        if ledger:
-            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, bandwidth))
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
         recorder = Recorder(
             ledger, report, tally, stop, mask_orders=settings.log.mask_orders, max_failures=settings.pace.max_failures
         )
-        pipeline = Pipeline(settings, plan.survey, endpoint, pace, stop, recorder, force=wish.force)
+        pipeline = Pipeline(
+            settings, plan.survey, site, readers, pace, stop, recorder, send=wish.send, force=wish.force
+        )
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
         display = display_for(quiet=wish.quiet, verbose=wish.verbose)
         note = functools.partial(_note, pace if wish.send else None, stop, rate, bandwidth)
@@ -150,7 +153,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
                 held=bandwidth.seconds_held if bandwidth else 0.0,
                 capped=pace.capped,
             )
-            if endpoint
+            if wish.send
             else None,
         )
         if ledger and recorder.lost is not Reason.LEDGER_LOST:

@@ -45,7 +45,14 @@ WARNINGS = {
 """What a warning means, and what to do."""
 TELL_NOTHING_NEW = frozenset({Reason.ACCEPTED, Reason.REPEATED_ROW})
 STOPPED_EARLY = frozenset(
-    {Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.CANARY, Reason.MAX_FAILURES, Reason.DEADLINE}
+    {
+        Reason.ENDPOINT_DOWN,
+        Reason.ADDRESS_REFUSED,
+        Reason.CANARY,
+        Reason.MAX_FAILURES,
+        Reason.DEADLINE,
+        Reason.WORKERS_LOST,
+    }
 )
 GO_ON = {
     Reason.CANARY: N_("If that is right, go on all the same with --canary 0."),

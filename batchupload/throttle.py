@@ -3,13 +3,19 @@
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-
-from batchupload.timetable import Timetable
+from typing import Protocol
 
 LOOK_AGAIN = 1.0
 """Seconds after which who waits looks again: the hour may have struck."""
 TOO_SHORT = 1e-6
 """Seconds that are not waited: a clock may not be fine enough to tell that they have passed."""
+
+
+class Limits(Protocol):
+    """Says what the limit is at a time of day, as a `Timetable` does."""
+
+    def at(self, moment: datetime, /) -> float | None:
+        """Units a second; None for no limit."""
 
 
 class Throttle:
@@ -19,7 +25,7 @@ class Throttle:
     at once for what already waits.
     """
 
-    def __init__(self, timetable: Timetable, now: Callable[[], float], clock: Callable[[], datetime]) -> None:
+    def __init__(self, timetable: Limits, now: Callable[[], float], clock: Callable[[], datetime]) -> None:
         self._timetable = timetable
         self._now = now
         self._clock = clock

@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import babel.messages.catalog
 import click
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract
@@ -84,9 +85,19 @@ def update() -> None:
         # By message and without line numbers: two changes to the code touch the same lines of it only where they must.
         write_po(file, catalog, sort_output=True, include_lineno=False, width=120)
     MO.write_bytes(compiled(catalog))
-    for message in catalog:
-        if message.id and not (message.string and all(message.string)):
+    for message in entries(catalog):
+        if not is_translated(message):
             print("to be translated:", message.id)
+
+
+def entries(catalog: Catalog) -> list[babel.messages.catalog.Message]:
+    """Its messages, without the header."""
+    return [one for one in catalog if isinstance(one, babel.messages.catalog.Message) and one.id]
+
+
+def is_translated(message: babel.messages.catalog.Message) -> bool:
+    """Whether there is a text for each of its numbers."""
+    return bool(message.string) and all(message.string)
 
 
 def _extracted(path: Path, where: str) -> Iterator[tuple[str, Message]]:
