@@ -130,7 +130,7 @@ async def test_a_chinese_run_tells_the_same_and_its_report_goes_on_in_english(ni
     chinese = await sent(night, "orders.csv", "--lang", "zh", "--report", "zh.csv")
     (night.folder / "batchupload.db").unlink()
     english = await sent(night, "orders.csv", "--report", "en.csv")
-    assert "已完成：10 行，3 个需要人工处理，1 行需再次运行。" in chinese
+    assert "已完成：10 行，3 项需人工处理，1 项需再次运行。" in chinese
     assert "Finished: 10 rows, 3 need a person and 1 another run." in english
     for word in (
         "uploaded 已上传",
