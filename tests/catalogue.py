@@ -77,8 +77,8 @@ def update() -> None:
     """Bring in what is new, take out what is gone, and compile."""
     template, catalog = Catalog(project="batchupload"), read()
     known = [(where, message) for where, message in of_click() if message in catalog]
-    for where, message in (*messages(), *known):
-        template.add(message, locations=[(where, 0)])
+    for where, said in (*messages(), *known):
+        template.add(said, locations=[(where, 0)])
     catalog.update(template, no_fuzzy_matching=True, update_creation_date=False)
     catalog.obsolete.clear()
     with PO.open("wb") as file:
@@ -97,7 +97,7 @@ def entries(catalog: Catalog) -> list[babel.messages.catalog.Message]:
 
 def is_translated(message: babel.messages.catalog.Message) -> bool:
     """Whether there is a text for each of its numbers."""
-    return bool(message.string) and all(message.string)
+    return bool(message.string) and all(message.string or ())
 
 
 def _extracted(path: Path, where: str) -> Iterator[tuple[str, Message]]:
