@@ -27,7 +27,6 @@ from batchupload.progress import display_for, tell, watch
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.repair import require_decoders
 from batchupload.report import (
     Report,
     ReportError,
@@ -89,7 +88,10 @@ def plan(wish: Wish, settings: Settings) -> Plan:
         raise BatchuploadError(
             _("photos.root: {root} is no folder. Mount it, or correct the path.", root=settings.photos.root)
         )
-    require_decoders(settings.photos)
+    if settings.photos.repair:
+        from batchupload.repair import require_decoders  # here, since most runs need it not
+
+        require_decoders(settings.photos)
     layouts = open_manifests(wish.manifests, wish.only, settings.manifest)
     if not wish.quiet:
         for layout in layouts:
