@@ -9,9 +9,9 @@ Standard gettext, with catalogues in `locale/`. A text for people is written in 
 The sentences of `Reason` and `Doubt` and all that `--help` shows need no mark. Then `python tests/catalogue.py` brings
 them into the catalogue, to be translated there; a test finds what is not. Codes, keys and columns are never translated.
 
-`gettext.gettext` of the standard library looks for the catalogue's file at each call (100 µs), which is too much for the
-details of every row: the catalogue is held here, the one thing of the process that changes as it begins (1 µs). click
-has the standard function for its own words, so that is told too.
+`gettext.gettext` of the standard library looks for the catalogue's file at each call (100 µs), which is too much for
+the details of every row: the catalogue is held here, the one thing of the process that changes as it begins (1 µs).
+click has the standard function for its own words, so that is told too.
 """
 
 import gettext
