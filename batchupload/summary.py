@@ -175,7 +175,7 @@ class Summary:
     def as_text(self, columns: int) -> str:
         """For people, in lines of so many `columns`; paths and commands stay whole."""
         tally = self.tally
-        lines = [*wrap(self._verdict(), columns), ""]
+        lines = [*wrap(self.verdict(), columns), ""]
         room = max(10, *(width(called(outcome)) + 1 for outcome in tally.outcomes)) if tally.outcomes else 10
         margin = max((len(reason) for _, reason in tally.reasons), default=0) + 13
         for outcome in Outcome:
@@ -233,7 +233,7 @@ class Summary:
             lines.append(_("Next:   {command}", command=self.next_command))
         return "\n".join(lines)
 
-    def _verdict(self) -> str:
+    def verdict(self) -> str:
         """The run in one sentence."""
         rows = several(self.tally.rows, "{n:,} row", "{n:,} rows")
         if self.stopped is Reason.STOPPED:
