@@ -18,21 +18,21 @@ from batchupload.cli_language import in_words
 from batchupload.cli_scan import scan
 from batchupload.cli_tell import notify, see_through, teller
 from batchupload.console import leave, say, screen_width, tell
-from batchupload.language import _, choose, speak
+from batchupload.language import N_, _, choose, speak
 from batchupload.model import BatchuploadError
 from batchupload.options import JOB_OPTIONS, PROFILE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
 
 EXIT_CODES = {
-    0: "every row is uploaded, skipped or duplicate (check: can be sent; scan: every order whole)",
-    1: "finished, but some row needs a person or another run",
-    2: "wrong usage, config or manifest: nothing was sent",
-    3: "stopped early: endpoint down or refusing, its address wrong, or the deadline came",
-    4: "another run holds the ledger: nothing was sent",
-    5: "the ledger or the report can't be written: sending stopped",
-    129: "stopped by SIGHUP (the terminal was closed), drained",
-    130: "stopped by Ctrl-C, drained",
-    143: "stopped by SIGTERM, drained",
+    0: N_("every row is uploaded, skipped or duplicate (check: can be sent; scan: every order whole)"),
+    1: N_("finished, but some row needs a person or another run"),
+    2: N_("wrong usage, config or manifest: nothing was sent"),
+    3: N_("stopped early: endpoint down or refusing, its address wrong, or the deadline came"),
+    4: N_("another run holds the ledger: nothing was sent"),
+    5: N_("the ledger or the report can't be written: sending stopped"),
+    129: N_("stopped by SIGHUP (the terminal was closed), drained"),
+    130: N_("stopped by Ctrl-C, drained"),
+    143: N_("stopped by SIGTERM, drained"),
 }
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
 

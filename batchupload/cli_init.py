@@ -9,10 +9,9 @@ from pathlib import Path
 import click
 
 from batchupload.console import leave, say, tell
+from batchupload.language import _, together
 from batchupload.model import BatchuploadError
 from batchupload.options import DEFAULT_CONFIG
-
-NOTHING_WRITTEN = "nothing was written."
 
 
 @click.command(short_help="Write a commented config, after a few questions where you are at a terminal.")
@@ -33,7 +32,7 @@ def init(file: Path, no_input: bool, force: bool) -> None:
     from batchupload.config import example
 
     _write(file, example(answers), force=force)
-    say(f"Wrote {file}. {_next(file, answers)}")
+    say(together(_("Wrote {file}.", file=file), _next(file, answers)))
 
 
 def _ask(file: Path) -> Mapping[tuple[str | int, ...], object]:
@@ -46,11 +45,11 @@ def _ask(file: Path) -> Mapping[tuple[str | int, ...], object]:
         return answers
     except KeyboardInterrupt:
         say("")
-        tell(NOTHING_WRITTEN)
+        tell(_("nothing was written."))
         leave(130)
     except EOFError:
         say("")
-        raise BatchuploadError(f"the answers ended too early; {NOTHING_WRITTEN}") from None
+        raise BatchuploadError(_("the answers ended too early; nothing was written.")) from None
 
 
 def _line(prompt: str) -> str:
@@ -58,7 +57,7 @@ def _line(prompt: str) -> str:
         try:
             return input(prompt)
         except UnicodeDecodeError:
-            say("  This is no text in your terminal's encoding: type it again.")
+            say(_("  This is no text in your terminal's encoding: type it again."))
 
 
 def _write(file: Path, text: str, *, force: bool) -> None:
@@ -74,19 +73,25 @@ def _write(file: Path, text: str, *, force: bool) -> None:
     except OSError as error:
         if force and target.exists():
             target.unlink()
-        raise BatchuploadError(f"{file}: can't be written ({error.strerror}).") from None
+        raise BatchuploadError(_("{file}: can't be written ({why}).", file=file, why=error.strerror)) from None
 
 
 def _exists(file: Path) -> BatchuploadError:
-    return BatchuploadError(f"{file}: this file exists; it was left as it is. --force replaces it.")
+    return BatchuploadError(_("{file}: this file exists; it was left as it is. --force replaces it.", file=file))
 
 
 def _next(file: Path, answers: Mapping[tuple[str | int, ...], object]) -> str:
     named = "" if file == DEFAULT_CONFIG else f" --config {shlex.quote(str(file))}"
     manifest = "" if ("manifest", "paths") in answers else " orders.csv"
     if ("endpoint", "url") not in answers:
-        return f"Set endpoint.url, then look over a manifest: batchupload check{manifest}{named}"
-    return (
-        f"Look whether all is well: batchupload doctor{named}\n"
-        f"Then look over a manifest, sending nothing: batchupload check{manifest}{named}"
+        return _(
+            "Set endpoint.url, then look over a manifest: batchupload check{manifest}{named}",
+            manifest=manifest,
+            named=named,
+        )
+    return _(
+        "Look whether all is well: batchupload doctor{named}\n"
+        "Then look over a manifest, sending nothing: batchupload check{manifest}{named}",
+        manifest=manifest,
+        named=named,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from batchupload.console import say, tell
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.options import CONFIG, PROFILE, settings_from
 
@@ -64,7 +65,7 @@ class Teller:
         try:
             return Delivery(self.channels, notice())
         except Exception as error:  # noqa: BLE001 - the run is done, and a fault in telling of it must not say otherwise
-            tell(f"Those in notify.urls were not told: {type(error).__name__}.")
+            tell(_("Those in notify.urls were not told: {what}.", what=type(error).__name__))
             return None
 
     def _orders(self, summary: "Summary") -> Sequence[str]:
@@ -100,7 +101,7 @@ def see_through(delivery: "Delivery | None") -> Sequence[str]:
 
 
 def _waiting() -> None:
-    tell("Those in notify.urls are being told; Ctrl-C or SIGTERM gives that up.")
+    tell(_("Those in notify.urls are being told; Ctrl-C or SIGTERM gives that up."))
 
 
 @click.command(short_help="Send a test message to those whom a run tells how it ended.")
@@ -117,8 +118,9 @@ def notify(config: Path | None, profile: str | None) -> int:
     settings = settings_from({"config": config, "profile": profile}, send=False).settings
     told = teller(settings, sends=True)
     if not told.channels:
-        raise BatchuploadError("nobody is to be told: notify.urls is empty, or notify.when is never.")
+        raise BatchuploadError(_("nobody is to be told: notify.urls is empty, or notify.when is never."))
     failures = see_through(told.test())
-    failed = [channel.name for channel in told.channels if any(f.startswith(channel.name + ":") for f in failures)]
-    say("\n".join(f"{c.name}: handed over" for c in told.channels if c.name not in failed) or "Nobody was told.")
+    failed = [channel.name for channel in told.channels if any(f.startswith(channel.name) for f in failures)]
+    reached = [_("{name}: handed over", name=c.name) for c in told.channels if c.name not in failed]
+    say("\n".join(reached) or _("Nobody was told."))
     return 1 if failures else 0

@@ -293,7 +293,7 @@ def _mistake(error: Any, origins: Mapping[Path_, str]) -> str:
     if path == ("endpoint",) and ("endpoint", "url") in origins:
         path = ("endpoint", "url")
     known = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in origins), None)
-    where = f"{origins[known]}: " if known else ""
+    where = _("{where}: ", where=origins[known]) if known else ""
     kind = error["type"]
     section, field = _setting(path)
     message = _(PLAIN.get(kind, "")) or _range(field, kind) or _in_their_words(error)

@@ -199,9 +199,9 @@ def _notify(settings: NotifySettings) -> Checkup:
     except NotifyError as error:
         return mend("notify", str(error), "")
     if not told:
-        return ok("notify", "nobody is told: notify.when is never")
+        return ok("notify", _("nobody is told: notify.when is never"))
     names = ", ".join(channel.name for channel in told)
-    return ok("notify", f"{names}; `batchupload notify` sends a test message")
+    return ok("notify", _("{names}; `batchupload notify` sends a test message", names=names))
 
 
 def _free(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 from batchupload.language import _, several
 from batchupload.model import DONE, Outcome
 from batchupload.sheet import plain
-from batchupload.summary import NEXT_STEP, Summary, duration, size
+from batchupload.summary import NEXT_STEP, Summary, called, duration, size
 
 When = Literal["trouble", "always", "never"]
 ASKED_FOR = frozenset({0, 129, 130, 143})
@@ -43,13 +43,17 @@ def of_run(summary: Summary, name: str, orders: Sequence[str] = ()) -> Notice:
     """
     tally = summary.tally
     outcomes = [
-        f"{outcome}: {count:,}" + (f" → {NEXT_STEP[outcome]}" if NEXT_STEP[outcome] else "")
+        _("{outcome}: {count:,}", outcome=called(outcome), count=count)
+        + (f" → {_(NEXT_STEP[outcome])}" if NEXT_STEP[outcome] else "")
         for outcome in Outcome
         if (count := tally.outcomes[outcome])
     ]
     bad = [(reason, count) for (outcome, reason), count in tally.reasons.most_common() if outcome not in DONE]
-    reasons = [f"{count:,} × {reason}: {reason.sentence}" for reason, count in bad[:MOST_REASONS]]
-    took = [f"It took {duration(summary.seconds)}."]
+    reasons = [
+        _("{count:,} × {reason}: {sentence}", count=count, reason=reason, sentence=reason.sentence)
+        for reason, count in bad[:MOST_REASONS]
+    ]
+    took = [_("It took {duration}.", duration=duration(summary.seconds))]
     if tally.attempts:
         took = [
             _(
@@ -60,29 +64,35 @@ def of_run(summary: Summary, name: str, orders: Sequence[str] = ()) -> Notice:
                 duration=duration(summary.seconds),
             )
         ]
-    took.append(f"Exit code {summary.exit_code}" + (f", run {summary.run}." if summary.run else "."))
-    records = [f"Report: {summary.report.name}"]
-    records += [f"Page: {summary.page.name}"] if summary.page else []
-    records += [f"Next: {_outward(summary.again)}"] if summary.next_command else []
+    took.append(
+        _("Exit code {code}, run {run}.", code=summary.exit_code, run=summary.run)
+        if summary.run
+        else _("Exit code {code}.", code=summary.exit_code)
+    )
+    records = [_("Report: {report}", report=summary.report.name)]
+    records += [_("Page: {page}", page=summary.page.name)] if summary.page else []
+    records += [_("Next: {command}", command=_outward(summary.again))] if summary.next_command else []
     parts = (outcomes, reasons, took, records, orders)
     body = "\n\n".join("\n".join(part) for part in parts if part)
-    title = f"batchupload, {name}: {replace(summary, seen='').verdict()}"
+    title = _("batchupload, {name}: {verdict}", name=name, verdict=replace(summary, seen="").verdict())
     return Notice(title, _fitting(body), summary.exit_code not in ASKED_FOR)
 
 
 def of_no_run(name: str, exit_code: int, meaning: str) -> Notice:
     """The message about a run that could not begin; what it said itself holds paths."""
-    body = (
-        f"Exit code {exit_code}: {meaning}.\n\nIts log says what is the matter and what to do. "
-        "`batchupload doctor` looks at all that a run depends on."
+    body = _(
+        "Exit code {code}: {meaning}.\n\nIts log says what is the matter and what to do. "
+        "`batchupload doctor` looks at all that a run depends on.",
+        code=exit_code,
+        meaning=_(meaning),
     )
-    return Notice(f"batchupload, {name}: a run could not begin.", body, trouble=True)
+    return Notice(_("batchupload, {name}: a run could not begin.", name=name), body, trouble=True)
 
 
 def of_test(name: str) -> Notice:
     """A message that only shows that messages arrive."""
-    body = "Sent by hand with `batchupload notify`, to see whether messages arrive. Nothing is the matter."
-    return Notice(f"batchupload, {name}: a test message.", body, trouble=False)
+    body = _("Sent by hand with `batchupload notify`, to see whether messages arrive. Nothing is the matter.")
+    return Notice(_("batchupload, {name}: a test message.", name=name), body, trouble=False)
 
 
 def needs_a_person(summary: Summary) -> bool:
@@ -100,14 +110,15 @@ def _lines_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Iterator[str]
         if row.get("outcome") in NEED_A_PERSON:
             order = plain(row.get("order_id") or "")[:64]
             said = plain(row.get("message") or "")[:60]
-            shown = f"…{order[-4:]}" if mask else order or "(no order number)"
-            yield f"{shown}: {row['outcome']}, {row.get('reason')}" + (f": {said}" if said else "")
+            shown = f"…{order[-4:]}" if mask else order or _("(no order number)")
+            why = _("{outcome}, {reason}", outcome=called(row["outcome"]), reason=row.get("reason"))
+            yield f"{shown}: {why}" + (f": {said}" if said else "")
 
 
 def _first(lines: Iterator[str], most: int) -> Iterator[str]:
     for place, line in enumerate(lines):
         if place == most:
-            yield "… and more: see the report"
+            yield _("… and more: see the report")
             return
         yield " ".join(line.split())
 
@@ -118,7 +129,7 @@ def _outward(command: Sequence[str]) -> str:
         "URL" if before == "--endpoint" else word.rstrip("/").rpartition("/")[2] or word
         for before, word in zip(("", *command), command, strict=False)
     ]
-    return " ".join(words) + (" (paths shortened)" if any("/" in word for word in command) else "")
+    return " ".join(words) + (_(" (paths shortened)") if any("/" in word for word in command) else "")
 
 
 def _fitting(text: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchupload.language import N_, _
 from batchupload.model import BatchuploadError
 from batchupload.notice import Notice
 
@@ -26,7 +27,7 @@ A_WHILE = 1.0
 LOOK_AGAIN = 0.1
 """Seconds after which it is looked whether a signal has come."""
 RETRIES, RETRY_WAIT = 1, 2.0
-MISSING = "notify.urls: this needs Apprise. Install it: pip install 'batchupload[notify]'"
+MISSING = N_("notify.urls: this needs Apprise. Install it: pip install 'batchupload[notify]'")
 TALKATIVE = ("apprise", "urllib3", "requests")
 """Loggers that name addresses, keys included."""
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
@@ -62,9 +63,17 @@ def resolved(place: int, text: str, environment: Mapping[str, str]) -> Sequence[
     """The addresses that stand at this `place` of `notify.urls`. Raises `NotifyError` where a variable is not set."""
     for name in _VARIABLE.findall(text):
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-            raise NotifyError(f"notify.urls {place}: between ${{ and }} belongs the name of a variable.")
+            raise NotifyError(
+                _("notify.urls {place}: between {braces} belongs the name of a variable.", place=place, braces="${ }")
+            )
         if not environment.get(name, "").strip():
-            raise NotifyError(f"notify.urls {place}: {name} is not set in the environment. Set it, or take this out.")
+            raise NotifyError(
+                _(
+                    "notify.urls {place}: {name} is not set in the environment. Set it, or take this out.",
+                    place=place,
+                    name=name,
+                )
+            )
     return _VARIABLE.sub(lambda found: environment[found[1]].strip(), text).split()
 
 
@@ -72,10 +81,11 @@ def _channel(place: int, text: str) -> Channel:
     try:
         import apprise
     except ImportError:
-        raise NotifyError(MISSING) from None
+        raise NotifyError(_(MISSING)) from None
     _silence()
     scheme = _SCHEME.match(text)
-    name = f"notify.urls {place} ({scheme[1].lower() if scheme else 'no scheme'})"
+    kind = scheme[1].lower() if scheme else _("no scheme")
+    name = f"notify.urls {place} ({kind})"
     asset = apprise.AppriseAsset(
         storage_mode="memory",  # nothing goes to the disk
         service_timeout=SECONDS,
@@ -93,7 +103,11 @@ def _channel(place: int, text: str) -> Channel:
         taken = None
     if taken is None:
         raise NotifyError(
-            f"{name}: not an address that Apprise takes. Compare it with https://appriseit.com/services/ for its form."
+            _(
+                "{name}: not an address that Apprise takes. "
+                "Compare it with https://appriseit.com/services/ for its form.",
+                name=name,
+            )
         )
     service.add(taken)
     return Channel(name, service)
@@ -121,9 +135,12 @@ class Delivery:
             if not self._over_by(min(time.monotonic() + A_WHILE, self._end)):
                 waiting()
                 self._over_by(self._end)
-            why = "given up, as asked" if self._given_up else f"no answer within {SECONDS:g} s"
+            why = _("given up, as asked") if self._given_up else _("no answer in {patience:g} s", patience=SECONDS)
             late = {name: why for name, count in self._left.items() if count}
-            return [f"{name}: no message got through: {why}." for name, why in {**self._failed, **late}.items()]
+            return [
+                _("{name}: no message got through: {why}.", name=name, why=why)
+                for name, why in {**self._failed, **late}.items()
+            ]
 
     def _over_by(self, end: float) -> bool:
         """Whether all is over before that moment."""
@@ -148,7 +165,7 @@ class Delivery:
             with self._changed:
                 self._left[channel.name] -= 1
                 if not told:
-                    self._failed[channel.name] = "it can't be reached, or refused it"
+                    self._failed[channel.name] = _("it can't be reached, or refused it")
                 self._changed.notify_all()
 
     def _give_up(self) -> None:
@@ -160,7 +177,7 @@ def _signals(answer: Callable[[], None]) -> Generator[None, None, None]:
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    before = [signal.signal(number, lambda *_: answer()) for number in numbers]
+    before = [signal.signal(number, lambda *_signal: answer()) for number in numbers]
     try:
         yield
     finally:

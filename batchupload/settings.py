@@ -206,7 +206,11 @@ class NotifySettings(Section):
             text = url.get_secret_value()
             if not re.search(r"^[A-Za-z0-9]+://\S+$|\$\{", text) or not re.fullmatch(r"\S+", text):
                 raise ValueError(
-                    f"address {place} must be of the form scheme://…, or ${{NAME}} for one in the environment"
+                    _(
+                        "address {place} must be of the form scheme://…, or {variable} for one in the environment",
+                        place=place,
+                        variable="${NAME}",
+                    )
                 )
         return urls
 
@@ -214,7 +218,7 @@ class NotifySettings(Section):
     @classmethod
     def _one_line(cls, name: str | None) -> str | None:
         if name is not None and not (name.isprintable() and 0 < len(name.strip()) <= 60):
-            raise ValueError("give up to 60 characters on one line")
+            raise ValueError(_("give up to 60 characters on one line"))
         return name
 
 
@@ -252,13 +256,13 @@ class ClusterSettings(Section):
         if address is None or re.fullmatch(r"local:([1-9]|[1-5][0-9]|6[0-4])", address):
             return address
         if not re.fullmatch(r"(tcp|tls)://([^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", address):
-            raise ValueError("give tcp://HOST:PORT or tls://HOST:PORT of the scheduler, or local:1 to local:64")
+            raise ValueError(_("give tcp://HOST:PORT or tls://HOST:PORT of the scheduler, or local:1 to local:64"))
         return address
 
     @model_validator(mode="after")
     def _with_its_files(self) -> Self:
         if (self.address or "").startswith("tls://") and None in self.files:
-            raise ValueError("tls:// needs cluster.ca, cluster.cert and cluster.key")
+            raise ValueError(_("tls:// needs cluster.ca, cluster.cert and cluster.key"))
         return self
 
 

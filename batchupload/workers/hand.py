@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from batchupload.language import _
 from batchupload.workers.words import Answer, Ask, Link, LinkLostError, Looked, Ready, Sent
 
 KEEP_SECONDS = 2.0
@@ -48,7 +49,7 @@ class Hand:
                 group.create_task(self._give())
                 group.create_task(self._take())
         except* LinkLostError as lost:
-            log.warning("Worker %s is lost: %s", self.link.name, lost.exceptions[0])
+            log.warning(_("Worker %s is lost: %s"), self.link.name, lost.exceptions[0])
         finally:
             self.lost = True
             for future in self._asked.values():

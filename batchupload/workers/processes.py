@@ -28,7 +28,7 @@ class ProcessLink:
     def __init__(self, process: Process, to: asyncio.StreamWriter, come_from: asyncio.StreamReader) -> None:
         self._process = process
         self._to, self._from = to, come_from
-        self.name = f"process {process.pid}"
+        self.name = _("process {pid}", pid=process.pid)
 
     async def give(self, asks: Sequence[Ask]) -> None:
         """See `Link`."""
@@ -87,7 +87,8 @@ async def worker_process(begin: Begin) -> AsyncGenerator[ProcessLink, None]:
             case Ready(problem=""):
                 yield link
             case other:
-                raise BatchuploadError(_("A worker process can't work: {why}.", why=other))
+                why = other.problem if isinstance(other, Ready) else other
+                raise BatchuploadError(_("A worker process can't work: {why}.", why=why))
     except (TimeoutError, LinkLostError) as error:
         raise BatchuploadError(
             _("A worker process did not start: {why}.", why=str(error) or _("it took too long"))
