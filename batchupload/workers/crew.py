@@ -126,7 +126,8 @@ class Crew:
         try:
             answer = await self._answer(hand, Send(number, key, order_id, limit, reuse))
             if isinstance(answer, Sent) and answer.attempt:
-                attempt = replace(answer.attempt, started_at=started_at, began=began)
+                told = answer.attempt
+                attempt = Attempt(started_at, began, told.seconds, told.uploading, told.bytes_sent, told.finding)
             else:  # it was never there
                 verdict = Verdict.RETRY
         except LinkLostError:
@@ -210,9 +211,9 @@ class Crew:
 
 def _anywhere(wanted: Wanted) -> Wanted:
     """With a path that means the same in another working folder."""
-    return wanted if wanted.folder.is_absolute() else replace(wanted, folder=_absolute(wanted.folder))
+    return Wanted(wanted.photos, _absolute(str(wanted.folder)), wanted.before, wanted.trusted)
 
 
 @cache
-def _absolute(folder: Path) -> Path:
-    return folder.absolute()
+def _absolute(folder: str) -> Path:
+    return Path(folder).absolute()
