@@ -42,7 +42,7 @@ from batchupload.source import STDIN, is_changed
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally, size
 from batchupload.survey import Survey, survey
-from batchupload.throttle import Throttle
+from batchupload.throttle import BYTES_CREDIT, Throttle
 from batchupload.workers.sites import open_site
 
 WRITING_SECONDS = 60e-6
@@ -106,8 +106,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     path = report_path(manifests, settings.report.folder, wish.report, began)
     stop, tally = Stop(), Tally()
     rate, bandwidth = (
-        Throttle(limit, loop.time, datetime.now) if limit else None
-        for limit in (settings.pace.rate, settings.pace.bandwidth)
+        Throttle(limit, loop.time, datetime.now, credit) if limit else None
+        for limit, credit in ((settings.pace.rate, 0.0), (settings.pace.bandwidth, BYTES_CREDIT))
     )
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:

@@ -34,6 +34,7 @@ SETTING_OF = {
     "max_failures": "pace.max_failures",
     "pattern": "scan.patterns",
     "cluster": "cluster.address",
+    "notify": "notify.when",
 }
 OF_THESE_MANIFESTS = frozenset({"encoding", "delimiter", "sheet"})
 """Options that say how manifests are to be read; a report needs none of them."""

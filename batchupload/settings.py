@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, SecretStr, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
 from batchupload.patterns import parse_pattern
@@ -219,6 +219,48 @@ class ClusterSettings(Section):
         return self
 
 
+class NotifySettings(Section):
+    """Who is told how a run ended."""
+
+    urls: Annotated[tuple[SecretStr, ...], Field(max_length=20)] = Field(
+        (),
+        description='Who is told how a run ended, such as ["${DINGTALK_URL}"]: addresses that Apprise takes, each '
+        "whole or in part from the environment.",
+    )
+    when: Literal["trouble", "always", "never"] = Field(
+        "trouble", description="trouble tells of each run whose exit code is not 0; always, never."
+    )
+    orders: bool = Field(
+        False,
+        description="true also names up to ten orders that need a person, with what the endpoint said; else only "
+        "counts leave this machine.",
+    )
+    name: str | None = Field(None, description="What the message calls this installation; null is the host's name.")
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one_or_more(cls, urls: object) -> object:
+        return tuple(urls.split()) if isinstance(urls, str) else urls
+
+    @field_validator("urls")
+    @classmethod
+    def _addresses(cls, urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for place, url in enumerate(urls, 1):  # none is shown: it may be a secret
+            text = url.get_secret_value()
+            if not re.search(r"^[A-Za-z0-9]+://\S+$|\$\{", text) or not re.fullmatch(r"\S+", text):
+                raise ValueError(
+                    f"address {place} must be of the form scheme://…, or ${{NAME}} for one in the environment"
+                )
+        return urls
+
+    @field_validator("name")
+    @classmethod
+    def _one_line(cls, name: str | None) -> str | None:
+        if name is not None and not (name.isprintable() and 0 < len(name.strip()) <= 60):
+            raise ValueError("give up to 60 characters on one line")
+        return name
+
+
 class Settings(Section):
     """Every setting, checked."""
 
@@ -235,3 +277,4 @@ class Settings(Section):
     cluster: ClusterSettings = Field(
         ClusterSettings(), description="The other machines that do the work, if there are any."
     )
+    notify: NotifySettings = Field(NotifySettings(), description="Who is told how a run ended.")
