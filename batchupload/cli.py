@@ -16,7 +16,7 @@ from batchupload import __version__, cli_care
 from batchupload.cli_scan import scan
 from batchupload.console import leave, say, screen_width, tell
 from batchupload.model import BatchuploadError
-from batchupload.options import DEFAULT_CONFIG, JOB_OPTIONS, PROFILE, options_of, settings_from
+from batchupload.options import DEFAULT_CONFIG, JOB_OPTIONS, PROFILE, QUARANTINE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
 
 EXIT_CODES = {
@@ -71,7 +71,8 @@ def cli() -> None:
 @click.option("--deadline", metavar="TIME", help="End by then: 06:00, or after 2h30m; the rest is deferred.")
 @click.option("--canary", type=int, metavar="N", help="End where the first N orders all go wrong alike [20]; 0: don't.")
 @click.option("--max-failures", metavar="N|P%", help="End when more than this goes wrong.")
-@click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded.")
+@QUARANTINE
+@click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded, or has set aside.")
 @click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")
 def run(manifests: tuple[Path, ...], dry_run: bool, **options: Any) -> None:
     """Send the photos of every row of MANIFESTS, and write a report.
@@ -268,6 +269,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     wish = Wish(
         paths, send, options["only"] or frozenset(), options["limit"], options["report"],
         options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
+        given.standing,
     )  # fmt: skip
     planned = plan(wish, settings)
     # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.

@@ -1,8 +1,9 @@
 """What became of an order → its ending: the one place where an outcome is decided. Pure."""
 
+import shlex
 from datetime import datetime
 
-from batchupload.model import Attempt, Ending, Note, NoteKind, Order, Outcome, Problem, Row, Verdict
+from batchupload.model import Attempt, Ending, Note, NoteKind, Order, Outcome, Problem, Row, Streak, Verdict
 from batchupload.reasons import Reason
 from batchupload.survey import Relation
 
@@ -24,6 +25,20 @@ def unsent(row: Row, relation: Relation, seen: bool) -> Ending | None:
 def already_uploaded(order: Order) -> Ending:
     """The ending of an order whose photos the endpoint has."""
     return Ending(order.row, Outcome.SKIPPED, Reason.ALREADY_UPLOADED, f"run {order.standing.uploaded_run}")
+
+
+def set_aside(order: Order, streak: Streak) -> Ending:
+    """The ending of an order that failed with these photos night after night, and is not sent until it is released.
+
+    One that an earlier run may have got through stays `unknown`.
+    """
+    last = f"{streak.reason}: {streak.message}" if streak.message else streak.reason
+    released = f"batchupload release {shlex.quote(order.row.order_id)}"
+    detail = (
+        f"failed on {streak.nights} nights running, {streak.first} to {streak.last}, last with {last}; "
+        f"to send it again: {released}"
+    )
+    return not_tried_again(order, 0.0, Reason.QUARANTINED, detail)
 
 
 def good(order: Order) -> Ending:

@@ -68,6 +68,8 @@ class Wish:
     """Options to repeat in the command that goes on from here."""
     reading: tuple[str, ...] = ()
     """Options that say how the manifests are to be read."""
+    standing: tuple[str, ...] = ()
+    """Options that say which orders are set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             stop.signal,
             _incomplete(total - tally.rows) if stop.impatient else str(pipeline.broken or "") or _changed(plan),
             _again(wish, settings, path, manifests, whole=tally.rows >= total or not stop.impatient),
+            ("batchupload", "release", *wish.standing),
             ledger.run if ledger else None,
             records.died,
             what_bounded(

@@ -6,8 +6,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from batchupload.ending import already_uploaded, good, not_tried_again, unusable
-from batchupload.model import Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
+from batchupload.ending import already_uploaded, good, not_tried_again, set_aside, unusable
+from batchupload.model import Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem, Streak
 from batchupload.readers import Found, Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class Loading:
     """Fetches, reads and checks photos; an async context manager.
 
-    Without `send` that is all; with `force` also those go on that were uploaded before.
+    Without `send` that is all; with `force` also those go on that were uploaded before or are set aside.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Loading:
         self._force = force
         self._set_size = BYTES_AT_ONCE
         self._sightings = Sightings(rows) if settings.photos.warn else None
+        self._quarantine_after = settings.retry.quarantine_after
 
     async def __aenter__(self) -> Self:
         await self._sources.__aenter__()
@@ -115,7 +116,14 @@ class Loading:
             return good(order)
         if not order.attempts and found.digest == order.standing.uploaded and not self._force:
             return already_uploaded(order)
+        if (streak := self._set_aside(order, found)) and not order.attempts and not self._force:
+            return set_aside(order, streak)
         return Loaded(order, found)
+
+    def _set_aside(self, order: Order, found: PhotoSet) -> Streak | None:
+        """The nights for which it is set aside, if it is. Other photos are a new beginning."""
+        streak, most = order.standing.streak, self._quarantine_after
+        return streak if streak and 0 < most <= streak.nights and streak.photos == found.digest else None
 
     def _seen_elsewhere(self, order: Order, found: PhotoSet) -> Sequence[Note]:
         """Warnings of photos that an order before this one had."""

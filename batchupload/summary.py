@@ -57,6 +57,11 @@ class Tally:
     notes: Counter[NoteKind] = field(default_factory=Counter)
     """What there was to say of photos."""
 
+    @property
+    def set_aside(self) -> int:
+        """Rows that only a person brings on."""
+        return sum(count for (_, reason), count in self.reasons.items() if reason is Reason.QUARANTINED)
+
     def add(self, ending: Ending) -> None:
         """Count one row."""
         self.reasons[ending.outcome, ending.reason] += 1
@@ -88,6 +93,8 @@ class Summary:
     """Why the manifests were not read to their end, if so."""
     again: Sequence[str] = ()
     """The command that does again what is worth it."""
+    release: Sequence[str] = ()
+    """The command that lists what is set aside."""
     run: int | None = None
     """Its number in the ledger; None where nothing was to be sent."""
     died: str = ""
@@ -115,7 +122,10 @@ class Summary:
         """What to type next, or nothing."""
         if self.stopped is Reason.REPORT_LOST:
             return ""
-        if not any(self.tally.outcomes[outcome] for outcome in AGAIN) and not self.broken:
+        left = sum(self.tally.outcomes[outcome] for outcome in AGAIN)
+        if left and left == self.tally.set_aside and not self.broken:
+            return shlex.join(self.release)
+        if not left and not self.broken:
             return ""
         words = list(self.again)
         if self.stopped is Reason.ADDRESS_REFUSED and "--endpoint" in words:
@@ -161,7 +171,9 @@ class Summary:
         for outcome in Outcome:
             if not tally.outcomes[outcome]:
                 continue
-            step = "" if self.checked_only and outcome is Outcome.DEFERRED else NEXT_STEP[outcome]
+            only_set_aside = tally.reasons[outcome, Reason.QUARANTINED] == tally.outcomes[outcome]
+            told_below = only_set_aside or (self.checked_only and outcome is Outcome.DEFERRED)
+            step = "" if told_below else NEXT_STEP[outcome]
             lines.append(f"  {outcome:<10}{tally.outcomes[outcome]:>9,}{f'   → {step}' if step else ''}")
             for reason, count in [(reason, n) for (of, reason), n in tally.reasons.most_common() if of is outcome]:
                 if reason in TELL_NOTHING_NEW:
@@ -194,6 +206,8 @@ class Summary:
             lines.append(f"Page:   {self.page}")
         if self.next_command:
             lines.append(f"Next:   {self.next_command}")
+        if self.tally.set_aside and (release := shlex.join(self.release)) != self.next_command:
+            lines.append(f"Aside:  {release}")
         return "\n".join(lines)
 
     def _verdict(self) -> str:
@@ -219,8 +233,9 @@ class Summary:
         if self.broken:
             return f"The manifest was not read to its end; {rows} were."
         counts = self.tally.outcomes
-        person = counts[Outcome.INVALID] + counts[Outcome.REJECTED]
-        return f"Finished: {what_is_left(self.tally.rows, person, sum(counts[outcome] for outcome in AGAIN))}"
+        aside = self.tally.set_aside
+        person = counts[Outcome.INVALID] + counts[Outcome.REJECTED] + aside
+        return f"Finished: {what_is_left(self.tally.rows, person, sum(counts[outcome] for outcome in AGAIN) - aside)}"
 
 
 def what_is_left(rows: int, person: int, again: int) -> str:
