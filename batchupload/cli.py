@@ -171,11 +171,12 @@ def init(file: Path) -> None:
 
 @cli.command()
 @click.argument("report", type=click.Path(path_type=Path))
-def page(report: Path) -> None:
+@click.option("--before", type=click.Path(path_type=Path), metavar="REPORT", help="Say what changed since this report.")
+def page(report: Path, before: Path | None) -> None:
     """Make the page of REPORT, an HTML file beside it; one that is there already is made anew."""
     from batchupload.page.make import make_page
 
-    say(f"Page: {make_page(report)}")
+    say(f"Page: {make_page(report, before=before)}")
 
 
 _LEDGER_OPTIONS = options_of(
@@ -206,7 +207,7 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
     from batchupload import history as past
 
     with past.read_ledger(_ledger_path(config, profile)) as ledger:
-        run = ledger.run(int(what)) if what.isascii() and what.isdigit() and len(what) < 10 else None
+        run = ledger.run(int(what), groups=True) if what.isascii() and what.isdigit() and len(what) < 10 else None
         attempts, outcomes = ledger.attempts(what), ledger.outcomes(what)
         lines = [f"Order {what}", *(attempt.line() for attempt in attempts), *(said.text() for said in outcomes)]
         text = run.text() if run else "\n".join(lines)

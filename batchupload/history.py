@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from batchupload.failures import Group
 from batchupload.ledger_file import connect, distrusted, existing, failed, is_held
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
+from batchupload.since import Since, failed_in, grouped, since
 from batchupload.summary import NEXT_STEP, duration, size
 
 Counts = dict[str, dict[str, int]]
@@ -33,6 +35,10 @@ class PastRun:
     report: str
     exit_code: int | None
     counts: Counts
+    since: Since | None
+    """None where there is none to compare with, or it has not come to its end."""
+    groups: Sequence[Group] | None = None
+    """What failed, the largest group first; None where that was not asked for."""
 
     @property
     def rows(self) -> int:
@@ -51,7 +57,8 @@ class PastRun:
         took = self.state if self.seconds is None else f"{duration(self.seconds)}, exit {self.exit_code}"
         counts = ", ".join(f"{sum(reasons.values()):,} {outcome}" for outcome, reasons in self.counts.items())
         nothing = "no rows" if self.manifests else "purged"
-        return f"{self.run:>4}  {_clock(self.started_at)}  {took:<22}  {counts or nothing}"
+        since = f"; {self.since.line()}" if self.since else ""
+        return f"{self.run:>4}  {_clock(self.started_at)}  {took:<22}  {counts or nothing}{since}"
 
     def text(self) -> str:
         """All of it."""
@@ -68,6 +75,10 @@ class PastRun:
             step = NEXT_STEP[Outcome(outcome)]
             lines.append(f"  {outcome:<10}{sum(reasons.values()):>9,}{f'   → {step}' if step else ''}")
             lines += [f"    {count:>7,}  {reason}" for reason, count in reasons.items()]
+        if self.since:
+            lines += ["", *self.since.lines()]
+        if self.groups:
+            lines += ["", "  What failed, by reason and message", *grouped(self.groups)]
         return "\n".join(lines)
 
 
@@ -145,8 +156,8 @@ class History:
         ids = self._database.execute("SELECT id FROM runs ORDER BY id DESC LIMIT ?", (newest,)).fetchall()
         return [run for (number,) in reversed(ids) if (run := self.run(number))]
 
-    def run(self, number: int) -> PastRun | None:
-        """The run of this number, if there is one."""
+    def run(self, number: int, *, groups: bool = False) -> PastRun | None:
+        """The run of this number, if there is one; `groups` with what failed by reason and message."""
         found = self._database.execute(
             "SELECT id, started_at, ended_at, pid, endpoint, manifests, report, summary, "
             "id = (SELECT max(id) FROM runs) FROM runs WHERE id = ?",
@@ -164,7 +175,9 @@ class History:
         exit_code = json.loads(summary)["exit_code"] if summary else None
         inner = {outcome.value: counts[outcome] for outcome in Outcome if outcome in counts}
         return PastRun(
-            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner
+            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner,
+            since(self._database, run, manifests) if ended_at and inner else None,
+            failed_in(self._database, run) if groups else None,
         )  # fmt: skip
 
     def _goes_on(self, pid: int) -> bool:

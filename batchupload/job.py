@@ -163,7 +163,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         tell(f"not in the report: {recorder.line(ending)}\n")
     if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:
         hurried = stop.cause is Reason.DEADLINE or stop.signal is not None
-        summary = replace(summary, page=await page_beside(path, hurried=hurried))
+        summary = replace(summary, page=await page_beside(path, records.before, hurried=hurried))
     return summary
 
 
@@ -176,6 +176,8 @@ class _Records:
     report: Report
     died: str
     """What is to be said of the run before, where that did not come to its end."""
+    before: Path | None
+    """The report that this one is to be compared with."""
 
 
 @asynccontextmanager
@@ -187,6 +189,7 @@ async def _records(
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(open_ledger(settings.ledger.path)) if wish.send else None
         dead = ledger.last_run() if ledger else None
+        before = ledger.report_before(manifests, path) if ledger else None
         replaces = dead is not None and dead.was(manifests, path)
         may_begin(path, again=replaces)
         if ledger:
@@ -204,7 +207,7 @@ async def _records(
             if ledger:
                 await ledger.drop_run()
             raise
-        yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "")
+        yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "", before)
 
 
 def _deadline(

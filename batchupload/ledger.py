@@ -26,6 +26,11 @@ BEGIN = "INSERT INTO attempts (order_id, run, number, photos, started_at) VALUES
 ENDED = "REPLACE INTO attempts VALUES"
 TAKE_BACK = "DELETE FROM attempts WHERE order_id = ? AND run = ? AND number = ?"
 OUTCOME = "INSERT INTO outcomes VALUES"
+BEFORE = (
+    "SELECT id, report, manifests = :manifests FROM runs WHERE id < :run AND ended_at IS NOT NULL "
+    "AND manifests <> '[]' ORDER BY 3 DESC, 1 DESC LIMIT 1"
+)
+"""The run that one is compared with: the last before it over the same manifests, else the last; of those that ended."""
 ROWS_AT_ONCE = 64
 """Rows of one statement. Between two statements the thread must get the interpreter back from a busy event loop, which
 may take 5 ms (`sys.getswitchinterval`); so one for each row would be slow."""
@@ -90,6 +95,16 @@ class Ledger:
         except (ValueError, TypeError) as error:
             raise distrusted(self.path, f"run {self.run - 1} in it is damaged: {error}") from None
 
+    def report_before(self, manifests: Sequence[Path], report: Path) -> Path | None:
+        """The report of the run that one over these manifests is compared with; None where there is none, or where
+        `report` takes its place. Raises `LedgerError`."""
+        asked = {"run": self.run, "manifests": _named(manifests)}
+        try:
+            found = self._database.execute(BEFORE, asked).fetchone()
+        except sqlite3.Error as error:
+            raise failed(self.path, error) from None
+        return Path(found[1]) if found and Path(found[1]) != _absolute(report) else None
+
     async def start_run(self, started_at: datetime, endpoint: str, manifests: Sequence[Path], report: Path) -> None:
         """Put the run on record. Raises `LedgerError`."""
         self._endpoint = endpoint
@@ -97,7 +112,7 @@ class Ledger:
         self._manifests = {path: place for place, path in enumerate(manifests)}
         row = (
             self.run, started_at.isoformat(timespec="milliseconds"), os.getpid(), __version__, endpoint,
-            json.dumps([str(_absolute(path)) for path in manifests], ensure_ascii=False), str(_absolute(report)),
+            _named(manifests), str(_absolute(report)),
         )  # fmt: skip
         insert = "INSERT INTO runs (id, started_at, pid, version, endpoint, manifests, report) VALUES (?,?,?,?,?,?,?)"
         await self._durably([(insert, row)])
@@ -275,6 +290,11 @@ def read_released(database: sqlite3.Connection, order_ids: Iterable[str]) -> Map
         (json.dumps(list(order_ids)),),
     )
     return dict(found.fetchall())
+
+
+def _named(manifests: Iterable[Path]) -> str:
+    """Manifests as a run has them on record."""
+    return json.dumps([str(_absolute(path)) for path in manifests], ensure_ascii=False)
 
 
 def _absolute(path: Path) -> Path:

@@ -50,6 +50,8 @@
     return `${Math.floor(time / 60000)} min ${String(Math.floor((time % 60000) / 1000)).padStart(2, "0")} s`;
   }
 
+  const tone = (row) => (row[REASON] === words.aside ? "person" : words.tones[row[OUTCOME]] || "person");
+
   const answer = (row) => [row[STATUS], row[CODE] && `code ${cell(row, CODE)}`].filter(Boolean).join(" · ");
 
   // Each column: its name, what it is sorted by, and what it shows.
@@ -61,13 +63,13 @@
     }],
     ["order", "Order", (row) => cell(row, ORDER), (row, td) => td.append(data("div", "id clip", cell(row, ORDER)))],
     ["outcome", "Outcome", (row) => row[OUTCOME], (row, td) => {
-      td.append(element("span", `dot ${words.tones[row[OUTCOME]] || "person"}`), visible(cell(row, OUTCOME)));
+      td.append(element("span", `dot ${tone(row)}`), visible(cell(row, OUTCOME)));
     }],
     ["reason", "Reason, and what to do", (row) => row[REASON], (row, td) => {
       const sentence = words.sentences[row[REASON]];
       const step = words.steps[row[OUTCOME]];
       if (sentence) td.append(element("div", "", sentence));
-      const isSaid = sentence && (words.tones[row[OUTCOME]] !== "again" || sentence.includes("run again"));
+      const isSaid = sentence && (tone(row) !== "again" || sentence.includes("run again"));
       if (step && !isSaid) td.append(element("div", "", `→ ${step}`));
       const why = element("div", "detail clip");
       why.append(element("code", "", cell(row, REASON)));
