@@ -103,7 +103,7 @@ async def test_the_page_of_a_run_says_it_too_and_groups_what_failed(shop: Shop) 
     assert change_on(summary.page) == {"newly failing": 1, "mended": 1, "still failing": 1}
     text = summary.page.read_text(encoding="utf-8")
     assert "1 order that failed then: not in this run." in text
-    assert '<code>endpoint_refused</code></th><td><bdi>订单不存在</bdi></td><td class="number">2</td>' in text
+    assert '<code>endpoint_refused</code><div><bdi>订单不存在</bdi></div></th><td class="number">2</td>' in text
     assert 'line 3: <bdi class="id">HT000001</bdi>' in text
     done = await asyncio.to_thread(batchupload, "page", summary.report, cwd=shop.folder)
     assert done.returncode == 0

@@ -36,19 +36,19 @@ def causes(groups: tuple[Group, ...]) -> str:
     rest = f'<p class="note">{several(others, "row")} more in smaller groups.</p>' if others else ""
     return (
         '<section aria-labelledby="causes"><h2 id="causes">What went wrong</h2>'
-        '<table class="plain causes"><thead><tr><th scope="col">Reason</th>'
-        '<th scope="col">Endpoint’s message</th><th scope="col" class="number">Rows</th>'
+        '<table class="plain counts causes"><thead><tr><th scope="col">Reason, and the endpoint’s message</th>'
+        '<th scope="col" class="number">Rows</th>'
         f'<th scope="col">For example</th></tr></thead><tbody>{lines}</tbody></table>{rest}</section>'
     )
 
 
 def _line(group: Group) -> str:
-    examples = "; ".join(
-        f'line {text(cut(one.line))}: <bdi class="id">{text(cut(one.order_id)) or "(none)"}</bdi>'
+    examples = "".join(
+        f'<div>line {text(cut(one.line))}: <bdi class="id">{text(cut(one.order_id)) or "(none)"}</bdi></div>'
         for one in group.examples
     )
     reason = "all others" if group.reason == VARIES else f"<code>{text(cut(group.reason)) or '(none)'}</code>"
     return (
-        f'<tr><th scope="row">{reason}</th><td><bdi>{text(group.message)}</bdi></td>'
+        f'<tr><th scope="row">{reason}<div><bdi>{text(group.message)}</bdi></div></th>'
         f'<td class="number">{group.count:,}</td><td>{examples}</td></tr>'
     )
