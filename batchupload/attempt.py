@@ -4,27 +4,28 @@ import asyncio
 from datetime import UTC, datetime
 
 from batchupload.endpoint import Endpoint
-from batchupload.model import Attempt, Finding, Loaded, Verdict
+from batchupload.model import Attempt, Finding, PhotoSet, Verdict
 from batchupload.reasons import Reason
-from batchupload.retry import stale
 from batchupload.settings import Settings
 from batchupload.stop import InterruptedAttemptError, Stop
 from batchupload.verdict import judge
 
 
-async def make_attempt(endpoint: Endpoint, loaded: Loaded, settings: Settings, stop: Stop, limit: float) -> Attempt:
+async def make_attempt(
+    endpoint: Endpoint, order_id: str, photo_set: PhotoSet, settings: Settings, stop: Stop, limit: float, *, reuse: bool
+) -> Attempt:
     """Send the photos once, in at most `limit` seconds; the end of the drain time breaks it off.
 
-    Raises nothing for what network and endpoint do: the attempt's finding tells.
+    With `reuse` it may go over a connection that an earlier one left open. Raises nothing for what network and
+    endpoint do: the attempt's finding tells.
     """
     now = asyncio.get_running_loop().time
-    order = loaded.order
-    body = endpoint.prepare(order.row.order_id, loaded.photo_set)
+    body = endpoint.prepare(order_id, photo_set)
     transfer = body.transfer
     started_at, began = datetime.now(UTC).astimezone(), now()
     try:
         async with stop.interruptible():
-            answer = await endpoint.send(body, limit, reuse=not stale(order.attempts))
+            answer = await endpoint.send(body, limit, reuse=reuse)
     except InterruptedAttemptError:
         finding = Finding(Verdict.AMBIGUOUS if transfer.whole else Verdict.RETRY, Reason.STOPPED)
     else:

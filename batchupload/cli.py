@@ -13,10 +13,12 @@ from typing import Any
 import click
 
 from batchupload import __version__, cli_care
+from batchupload.cli_init import init
 from batchupload.cli_scan import scan
+from batchupload.cli_tell import notify, see_through, teller
 from batchupload.console import leave, say, screen_width, tell
 from batchupload.model import BatchuploadError
-from batchupload.options import DEFAULT_CONFIG, JOB_OPTIONS, PROFILE, QUARANTINE, options_of, settings_from
+from batchupload.options import JOB_OPTIONS, PROFILE, QUARANTINE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
 
 EXIT_CODES = {
@@ -74,6 +76,9 @@ def cli() -> None:
 @QUARANTINE
 @click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded, or has set aside.")
 @click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")
+@click.option(
+    "--notify", type=click.Choice(["trouble", "always", "never"]), help="When notify.urls are told of the end."
+)
 def run(manifests: tuple[Path, ...], dry_run: bool, **options: Any) -> None:
     """Send the photos of every row of MANIFESTS, and write a report.
 
@@ -154,22 +159,6 @@ def demo(folder: Path | None, orders: int) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_CONFIG)
-def init(file: Path) -> None:
-    """Write a commented config to FILE [config.yaml]."""
-    from batchupload.config import example
-
-    try:
-        with open(file, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
-            out.write(example())
-    except FileExistsError:
-        raise BatchuploadError(f"{file}: this file exists; it was left as it is.") from None
-    except OSError as error:
-        raise BatchuploadError(f"{file}: can't be written ({error.strerror}).") from None
-    click.echo(f"Wrote {file}. Set endpoint.url, then look over a manifest: batchupload check orders.csv")
-
-
-@cli.command()
 @click.argument("report", type=click.Path(path_type=Path))
 @click.option("--before", type=click.Path(path_type=Path), metavar="REPORT", help="Say what changed since this report.")
 def page(report: Path, before: Path | None) -> None:
@@ -218,7 +207,7 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
     say(text)
 
 
-for command in (scan, *cli_care.COMMANDS):
+for command in (init, notify, scan, *cli_care.COMMANDS):
     cli.add_command(command)
 
 
@@ -263,18 +252,26 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
 
     given = settings_from(options, send=send)
     settings = given.settings
-    paths = manifests or settings.manifest.paths
-    if not paths:
-        raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
     _log(options["verbose"])
-    wish = Wish(
-        paths, send, options["only"] or frozenset(), options["limit"], options["report"],
-        options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
-        given.standing,
-    )  # fmt: skip
-    planned = plan(wish, settings)
-    # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
-    summary = asyncio.Runner().run(execute(wish, settings, planned))
+    told = teller(settings, sends=send)
+    try:
+        paths = manifests or settings.manifest.paths
+        if not paths:
+            raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
+        wish = Wish(
+            paths, send, options["only"] or frozenset(), options["limit"], options["report"],
+            options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
+            given.standing,
+        )  # fmt: skip
+        planned = plan(wish, settings)
+        # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
+        summary = asyncio.Runner().run(execute(wish, settings, planned))
+    except BatchuploadError as error:
+        message = told.could_not_begin(error.exit_code, EXIT_CODES[error.exit_code])
+        tell(str(error))
+        see_through(message)
+        leave(error.exit_code)
+    message = told.ended(summary)  # on its way before the screen, which may not be read
     settle()
     try:
         if options["as_json"]:
@@ -283,6 +280,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
             click.echo(summary.as_text(screen_width()))
     except OSError as error:  # what the run came to is in its report, and in its exit code
         tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
+    see_through(message)
     leave(summary.exit_code)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
-from batchupload.endpoint import Endpoint
 from batchupload.inputs import open_manifests
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
@@ -24,9 +23,9 @@ from batchupload.pace import Pace
 from batchupload.page.beside import page_beside
 from batchupload.pipeline import Pipeline
 from batchupload.progress import display_for, tell, watch
+from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.repair import require_decoders
 from batchupload.report import (
     Report,
     ReportError,
@@ -38,11 +37,13 @@ from batchupload.report import (
     report_path,
 )
 from batchupload.settings import Settings
+from batchupload.site import Site
 from batchupload.source import STDIN, is_changed
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally, size
 from batchupload.survey import Survey, survey
-from batchupload.throttle import Throttle
+from batchupload.throttle import BYTES_CREDIT, Throttle
+from batchupload.workers.sites import open_site
 
 WRITING_SECONDS = 60e-6
 """What it takes to write down a row that is left for another run (measured: 32 µs)."""
@@ -87,7 +88,10 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     began = datetime.now().astimezone()
     if settings.photos.root and not is_folder(settings.photos.root):
         raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
-    require_decoders(settings.photos)
+    if settings.photos.repair:
+        from batchupload.repair import require_decoders  # here, since most runs need it not
+
+        require_decoders(settings.photos)
     layouts = open_manifests(wish.manifests, wish.only, settings.manifest)
     if not wish.quiet:
         for layout in layouts:
@@ -104,24 +108,26 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     path = report_path(manifests, settings.report.folder, wish.report, began)
     stop, tally = Stop(), Tally()
     rate, bandwidth = (
-        Throttle(limit, loop.time, datetime.now) if limit else None
-        for limit in (settings.pace.rate, settings.pace.bandwidth)
+        Throttle(limit, loop.time, datetime.now, credit) if limit else None
+        for limit, credit in ((settings.pace.rate, 0.0), (settings.pace.bandwidth, BYTES_CREDIT))
     )
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:
+        readers = stack.enter_context(Readers(settings.timeouts.photos))
+        rows = _rows(plan.layouts, wish, settings)
+        site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, rows, send=wish.send))
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
-        endpoint = None
-        if ledger:
-            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, bandwidth))
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
         recorder = Recorder(
             ledger, report, tally, stop, mask_orders=settings.log.mask_orders, max_failures=settings.pace.max_failures
         )
-        pipeline = Pipeline(settings, plan.survey, endpoint, pace, stop, recorder, force=wish.force)
+        pipeline = Pipeline(
+            settings, plan.survey, site, readers, pace, stop, recorder, send=wish.send, force=wish.force
+        )
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
         display = display_for(quiet=wish.quiet, verbose=wish.verbose)
-        note = functools.partial(_note, pace if wish.send else None, stop, rate, bandwidth)
+        note = functools.partial(_note, pace if wish.send else None, stop, rate, bandwidth, site)
         async with _beside(
             watch(display, tally, total, note, sends=wish.send) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
@@ -150,7 +156,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
                 held=bandwidth.seconds_held if bandwidth else 0.0,
                 capped=pace.capped,
             )
-            if endpoint
+            if wish.send
             else None,
         )
         if ledger and recorder.lost is not Reason.LEDGER_LOST:
@@ -247,18 +253,18 @@ def _changed(plan: Plan) -> str:
     return ""
 
 
-def _note(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None) -> str:
+def _note(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None, site: Site) -> str:
     if stop.cause:
         return "stopping: orders under way may end"
     if not pace:
-        return ""
+        return site.told
     if pace.down:
         return "the endpoint does not answer; one order at a time probes it"
     if pace.paused >= 1:
         return f"the endpoint asked for {pace.paused:.0f} s of quiet"
     held = [f"at most {rate.rate:g} orders/s"] if rate and rate.rate else []
     held += [f"at most {size(bandwidth.rate)}/s"] if bandwidth and bandwidth.rate else []
-    return ", ".join([f"{pace.concurrency} at once ({pace.why})", *held])
+    return ", ".join([f"{pace.concurrency} at once ({pace.why})", *held, *filter(None, [site.told])])
 
 
 @contextmanager

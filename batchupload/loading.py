@@ -3,17 +3,14 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
 from batchupload.ending import already_uploaded, good, not_tried_again, set_aside, unusable
-from batchupload.model import Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem, Streak
-from batchupload.readers import Found, Readers
+from batchupload.model import AwayPhotos, Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.settings import Settings
 from batchupload.sightings import Sightings
-from batchupload.sources.sources import Sources
+from batchupload.site import Found, Site
 from batchupload.stop import InterruptedAttemptError, Stop
 
 ORDERS_AT_ONCE = 16
@@ -25,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Loading:
-    """Fetches, reads and checks photos; an async context manager.
+    """Has photos read and checked at `site`.
 
     Without `send` that is all; with `force` also those go on that were uploaded before or are set aside.
     """
@@ -33,6 +30,7 @@ class Loading:
     def __init__(
         self,
         settings: Settings,
+        site: Site,
         recorder: Recorder,
         stop: Stop,
         elapsed: Callable[[Order], float],
@@ -41,9 +39,7 @@ class Loading:
         send: bool,
         force: bool,
     ) -> None:
-        self.readers = Readers(settings.timeouts.photos)
-        """Threads for all blocking work of the run."""
-        self._sources = Sources(settings.photos, settings.retry, settings.timeouts)
+        self._site = site
         self._settings = settings.photos
         self._recorder = recorder
         self._stop = stop
@@ -53,16 +49,6 @@ class Loading:
         self._set_size = BYTES_AT_ONCE
         self._sightings = Sightings(rows) if settings.photos.warn else None
         self._quarantine_after = settings.retry.quarantine_after
-
-    async def __aenter__(self) -> Self:
-        await self._sources.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.readers.close()
-        await self._sources.__aexit__(kind, error, trace)
 
     def at_once(self, concurrency: int) -> int:
         """Orders to take at a time: no more than sends that may be under way, nor more than memory is well spent on."""
@@ -80,6 +66,8 @@ class Loading:
             endings = [step for step in steps if isinstance(step, Ending)]
             if loaded and not await self._recorder.begin(loaded):
                 endings += [self.left(one.order) for one in loaded]
+                for one in loaded:
+                    self._site.drop(one.photo_set)
                 loaded = []
         except Exception:  # a boundary: whatever is wrong in here, each row gets its ending, and the run stops
             log.exception("An internal fault near line %d of %s", orders[0].row.line, orders[0].row.manifest.name)
@@ -95,12 +83,11 @@ class Loading:
         if self._stop.cause:
             return [self.left(order) for order in orders]
         try:
-            async with self._stop.interruptible():
-                fetched = await self._sources.fetch([order.row.photos for order in orders])
-                found = await self.readers.load(orders, self._settings, fetched)
+            found = await self._site.look([order.wanted for order in orders])
         except InterruptedAttemptError:
             return [self.left(order) for order in orders]
-        self._set_size = max((one.size for one in found if isinstance(one, PhotoSet)), default=self._set_size)
+        sizes = [one.size for one in found if isinstance(one, PhotoSet | AwayPhotos)]
+        self._set_size = max(sizes, default=self._set_size)
         return [self._looked_at(order, one) for order, one in zip(orders, found, strict=True)]
 
     def _looked_at(self, order: Order, found: Found) -> Ending | Loaded:
@@ -112,26 +99,32 @@ class Loading:
             return unusable(order, self._elapsed(order), found)
         if not order.attempts:
             order = replace(order, notes=(*found.notes, *self._seen_elsewhere(order, found)))
+        ending = self._unsent(order, found.digest)
+        if ending:
+            self._site.drop(found)
+        return ending or Loaded(order, found)
+
+    def _unsent(self, order: Order, digest: bytes) -> Ending | None:
+        """The ending of an order whose photos are good, but not to be sent."""
         if not self._send:
             return good(order)
-        if not order.attempts and found.digest == order.standing.uploaded and not self._force:
+        if order.attempts or self._force:
+            return None
+        if digest == order.standing.uploaded:
             return already_uploaded(order)
-        if (streak := self._set_aside(order, found)) and not order.attempts and not self._force:
-            return set_aside(order, streak)
-        return Loaded(order, found)
-
-    def _set_aside(self, order: Order, found: PhotoSet) -> Streak | None:
-        """The nights for which it is set aside, if it is. Other photos are a new beginning."""
         streak, most = order.standing.streak, self._quarantine_after
-        return streak if streak and 0 < most <= streak.nights and streak.photos == found.digest else None
+        # Other photos than those of the nights that it failed on are a new beginning.
+        if streak and 0 < most <= streak.nights and streak.photos == digest:
+            return set_aside(order, streak)
+        return None
 
-    def _seen_elsewhere(self, order: Order, found: PhotoSet) -> Sequence[Note]:
+    def _seen_elsewhere(self, order: Order, found: PhotoSet | AwayPhotos) -> Sequence[Note]:
         """Warnings of photos that an order before this one had."""
         if self._sightings is None:
             return ()
         order_id, was_full = order.row.order_id, self._sightings.full
         notes = [
-            Note(NoteKind.OTHER_ORDER, f"{found.photos[place].field} is also in order {other}")
+            Note(NoteKind.OTHER_ORDER, f"{found.fields[place]} is also in order {other}")
             for place, other in self._sightings.meet(order_id, found.digest)
         ]
         if self._sightings.full and not was_full:

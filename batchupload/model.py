@@ -50,6 +50,10 @@ class Row:
     """Set where the row can't be used as it is."""
 
 
+Fetched = Mapping[str, bytes] | Problem
+"""Photo field → bytes, for photos that have an address; or why one of them could not be had."""
+
+
 class NoteKind(StrEnum):
     """What there is to say of photos beside their outcome."""
 
@@ -93,6 +97,36 @@ class PhotoSet:
     def size(self) -> int:
         """Bytes of all photos."""
         return sum(len(photo.content) for photo in self.photos)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The photo field of each."""
+        return tuple(photo.field for photo in self.photos)
+
+
+@dataclass(frozen=True, slots=True)
+class AwayPhotos:
+    """What is known of a photo set that a worker read and holds."""
+
+    key: int
+    """By which it is asked for."""
+    fields: tuple[str, ...]
+    size: int
+    digest: bytes
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Photos of one order that are to be read and checked."""
+
+    photos: Mapping[str, str]
+    folder: Path
+    """Where the manifest lies."""
+    before: bytes | None = None
+    """The digest that an attempt before had: they must still be the same."""
+    trusted: bytes | None = None
+    """The digest of photos that were validated once, and need not be again."""
 
 
 class Verdict(StrEnum):
@@ -280,6 +314,11 @@ class Order:
     notes: tuple[Note, ...] = ()
     """What is to be said of its photos."""
 
+    @property
+    def wanted(self) -> Wanted:
+        """Its photos, for its next attempt."""
+        return Wanted(self.row.photos, self.row.manifest.parent, self.digest, self.digest or self.standing.uploaded)
+
     def after(self, attempt: Attempt, digest: bytes) -> "Order":
         """The order with one more attempt behind it."""
         return replace(self, attempts=(*self.attempts, attempt), digest=digest)
@@ -290,4 +329,4 @@ class Loaded:
     """An order whose photos are at hand."""
 
     order: Order
-    photo_set: PhotoSet
+    photo_set: PhotoSet | AwayPhotos

@@ -191,7 +191,7 @@ class Pace:
             self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent)
         elif finding.verdict is Verdict.MISADDRESSED:
             self._learn_of_wrong_address(finding)
-        elif finding.reason is not Reason.CONNECTION_STALE:  # which says nothing of the endpoint
+        elif finding.reason not in {Reason.CONNECTION_STALE, Reason.WORKER_LOST}:  # which say nothing of the endpoint
             self._learn_of_failure(turn, finding)
         if finding.reason in OVERLOAD:
             self._limit.overloaded(attempt.began)

@@ -5,16 +5,16 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 
-from batchupload.attempt import make_attempt
 from batchupload.ending import after_last_attempt, broken_off, not_tried_again, unsent
-from batchupload.endpoint import Endpoint
 from batchupload.loading import Loading
 from batchupload.model import Ending, Loaded, Order, Row, Standing
 from batchupload.pace import Pace, Turn
+from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.retry import RetryPolicy
+from batchupload.retry import RetryPolicy, stale
 from batchupload.settings import Settings
+from batchupload.site import Site
 from batchupload.source import ManifestError
 from batchupload.stop import Stop
 from batchupload.survey import Survey
@@ -25,31 +25,34 @@ ROWS_AT_ONCE = 256
 """Rows read at a time, off the loop."""
 QUEUED = 32
 """Orders that wait for the photo stage, and batches of endings that wait for the recorder."""
-
 log = logging.getLogger(__name__)
 
 
 class Pipeline:
-    """One run over the rows. `endpoint` is None where nothing is to be sent."""
+    """One run over the rows, whose photos are read and sent at `site`; without `send` none is sent."""
 
     def __init__(
         self,
         settings: Settings,
         survey: Survey,
-        endpoint: Endpoint | None,
+        site: Site,
+        readers: Readers,
         pace: Pace,
         stop: Stop,
         recorder: Recorder,
         *,
+        send: bool = True,
         force: bool = False,
     ) -> None:
         self._settings = settings
         self._survey = survey
-        self._endpoint = endpoint
+        self._site = site
+        self._readers = readers
+        self._sends = send
         self._pace = pace
         self._stop = stop
         self._recorder = recorder
-        self._loading = Loading(settings, recorder, stop, self._elapsed, survey.rows, send=bool(endpoint), force=force)
+        self._loading = Loading(settings, site, recorder, stop, self._elapsed, survey.rows, send=send, force=force)
         self._retry = RetryPolicy(settings.retry)
         self._orders: asyncio.Queue[Order | None] = asyncio.Queue(QUEUED)
         self._loaded: asyncio.Queue[list[Loaded] | None] = asyncio.Queue(1)
@@ -60,18 +63,17 @@ class Pipeline:
 
     async def run(self, rows: Iterator[Row]) -> None:
         """Bring every row to its ending."""
-        async with self._loading, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             drain = group.create_task(self._stop.drained(self._settings.timeouts.drain))
             recorder = group.create_task(self._record())
-            loaders = [group.create_task(self._load()) for _ in range(self._loading.readers.count)]
-            if self._endpoint:
-                group.create_task(self._dispatch(group, self._endpoint))
+            loaders = [group.create_task(self._load()) for _ in range(self._site.loaders)]
+            if self._sends:
+                group.create_task(self._dispatch(group))
             await self._feed(rows)
             await self._orders.join()
             for _ in loaders:
                 await self._orders.put(None)
-            if self._endpoint:
-                await self._loaded.put(None)
+            await self._loaded.put(None)
             await self._ended.put(None)
             await recorder
             drain.cancel()
@@ -100,12 +102,11 @@ class Pipeline:
 
     async def _read(self, rows: Iterator[Row]) -> list[Row]:
         try:
-            return await self._loading.readers.do(lambda: list(itertools.islice(rows, ROWS_AT_ONCE)))
-        except ManifestError as error:
-            self.broken = error
-        except TimeoutError:
-            self.broken = ManifestError("The manifest could not be read on in time. Check the disk, run again.")
-        return []
+            return await self._readers.do(lambda: list(itertools.islice(rows, ROWS_AT_ONCE)))
+        except (ManifestError, TimeoutError) as error:
+            late = "The manifest could not be read on in time. Check the disk, run again."
+            self.broken = error if isinstance(error, ManifestError) else ManifestError(late)
+            return []
 
     async def _load(self) -> None:
         """Orders → photo sets."""
@@ -121,7 +122,7 @@ class Pipeline:
                 await self._loaded.put(loaded)
             del loaded  # nothing here keeps photos while it waits
 
-    async def _dispatch(self, group: asyncio.TaskGroup, endpoint: Endpoint) -> None:
+    async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """Photo sets → sends, as many at once as the pace allows, each a task of its own."""
         now = asyncio.get_running_loop().time
         began = now()
@@ -130,41 +131,42 @@ class Pipeline:
             while batch:
                 loaded = batch.pop(0)
                 if turn := await self._pace.turn(first=not loaded.order.attempts):
-                    group.create_task(self._send(loaded, turn, endpoint))
+                    group.create_task(self._send(loaded, turn))
                 else:
                     self._recorder.never_began(loaded)
+                    self._site.drop(loaded.photo_set)
                     await self._end([self._loading.left(loaded.order)])
                 del loaded
             began = now()
 
-    async def _send(self, loaded: Loaded, turn: Turn, endpoint: Endpoint) -> None:
+    async def _send(self, loaded: Loaded, turn: Turn) -> None:
         """One attempt, then the order's ending or, after a while, its way back to the queue."""
-        order = loaded.order
         try:
             with self._pace.send(turn):
-                step = await self._attempt(loaded, turn, endpoint)
+                step = await self._attempt(loaded, turn)
         except Exception:  # the same boundary as for photos; here the endpoint may have accepted
-            log.exception("An internal fault at line %d of %s", order.row.line, order.row.manifest.name)
+            row = loaded.order.row
+            log.exception("An internal fault at line %d of %s", row.line, row.manifest.name)
             self._stop.ask(Reason.INTERNAL_ERROR)
-            step = broken_off(order, self._elapsed(order), Reason.INTERNAL_ERROR)
+            step = broken_off(loaded.order, self._elapsed(loaded.order), Reason.INTERNAL_ERROR)
         del loaded
         if isinstance(step, Ending):
             await self._end([step], sends=1)
             return
         self._pace.settled(1)
-        order, delay = step
-        if not await self._stop.sleep(delay):
+        if not await self._stop.sleep(step[1]):
             await self._pace.retry_turn()
-        await self._orders.put(order)
+        await self._orders.put(step[0])
         self._orders.task_done()  # the queue counted it as unfinished until now
 
-    async def _attempt(self, loaded: Loaded, turn: Turn, endpoint: Endpoint) -> Ending | tuple[Order, float]:
+    async def _attempt(self, loaded: Loaded, turn: Turn) -> Ending | tuple[Order, float]:
         """One attempt → the ending, or the order and the seconds until its next attempt."""
-        limit = self._settings.retry.order_limit - self._elapsed(loaded.order)
-        attempt = await make_attempt(endpoint, loaded, self._settings, self._stop, limit)
+        order, photos = loaded.order, loaded.photo_set
+        limit = self._settings.retry.order_limit - self._elapsed(order)
+        attempt = await self._site.send(order.row.order_id, photos, limit, reuse=not stale(order.attempts))
         self._recorder.ended(loaded, attempt)
         self._pace.learn(turn, attempt)
-        order = loaded.order.after(attempt, loaded.photo_set.digest)
+        order = order.after(attempt, photos.digest)
         elapsed = self._elapsed(order)
         if attempt.finding.reason is Reason.STOPPED:
             return not_tried_again(order, elapsed, self._stop.cause or Reason.STOPPED)

@@ -9,14 +9,13 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import repeat
 from threading import Condition
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
-from batchupload.model import Order, PhotoSet, Problem
+from batchupload.model import Fetched, PhotoSet, Problem, Wanted
 from batchupload.photos import FilesExhaustedError, Mend, load_photos
 from batchupload.reasons import Reason
-from batchupload.repair import repair
 from batchupload.shop_settings import PhotoSettings
-from batchupload.sources.sources import Fetched
 
 MOST_READERS = 8
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -24,7 +23,7 @@ REPAIR_MEMORY = 512 << 20
 """Bytes of the pictures that are repaired at a time; one that needs more is repaired alone."""
 
 T = TypeVar("T")
-Found = PhotoSet | Problem | Reason
+Read = PhotoSet | Problem | Reason
 """A photo set, what is wrong with it, or why it could not be looked at."""
 
 
@@ -38,7 +37,12 @@ class Readers:
         self._room = Room(REPAIR_MEMORY)
         keep_freed_memory()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Begin nothing more; a disk that does not answer is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -47,13 +51,17 @@ class Readers:
         async with asyncio.timeout(self._seconds):
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def load(self, orders: Sequence[Order], settings: PhotoSettings, fetched: Sequence[Fetched]) -> list[Found]:
-        """The photos of each order, for its next attempt; some are `fetched` already, or could not be."""
-        mend = partial(repair, settings=settings, room=self._room.take) if settings.repair else None
+    async def load(self, wanted: Sequence[Wanted], settings: PhotoSettings, fetched: Sequence[Fetched]) -> list[Read]:
+        """The photos of each order; some are `fetched` already, or could not be."""
+        mend = None
+        if settings.repair:
+            from batchupload.repair import repair  # here, since most runs need it not
+
+            mend = partial(repair, settings=settings, room=self._room.take)
         try:
-            return await self.do(lambda: list(map(_load, orders, repeat(settings), fetched, repeat(mend))))
+            return await self.do(lambda: list(map(_load, wanted, repeat(settings), fetched, repeat(mend))))
         except TimeoutError:
-            return [Reason.PHOTO_READ_TIMEOUT] * len(orders)
+            return [Reason.PHOTO_READ_TIMEOUT] * len(wanted)
 
 
 class Room:
@@ -87,14 +95,13 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
-def _load(order: Order, settings: PhotoSettings, fetched: Fetched, mend: Mend | None) -> Found:
+def _load(wanted: Wanted, settings: PhotoSettings, fetched: Fetched, mend: Mend | None) -> Read:
     if isinstance(fetched, Problem):
         return fetched
-    row, trusted = order.row, order.digest or order.standing.uploaded
     try:
-        found = load_photos(row.photos, row.manifest.parent, settings, trusted, fetched, mend)
+        found = load_photos(wanted.photos, wanted.folder, settings, wanted.trusted, fetched, mend)
     except FilesExhaustedError:
         return Reason.FILES_EXHAUSTED
-    if isinstance(found, PhotoSet) and order.digest not in {None, found.digest}:
+    if isinstance(found, PhotoSet) and wanted.before not in {None, found.digest}:
         return Problem(Reason.PHOTO_CHANGED, "")
     return found

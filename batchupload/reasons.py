@@ -113,6 +113,10 @@ class Reason(Explained):
         "connection_stale",
         "The connection broke as it was used again; if the upload was whole, it may have been accepted.",
     )
+    WORKER_LOST = (
+        "worker_lost",
+        "The worker that had this order was lost; if it was just sending it, it may have been accepted.",
+    )
     UPLOAD_RESET = "upload_reset", "The connection broke in the middle of the upload."
     UPLOAD_STALLED = "upload_stalled", "The endpoint stopped taking the upload."
     RATE_LIMITED = "rate_limited", "The endpoint asked for a slower pace (429): lower pace.concurrency."
@@ -140,6 +144,7 @@ class Reason(Explained):
     CANARY = "canary", "The run ended early because its first orders nearly all met the same (pace.canary)."
     MAX_FAILURES = "max_failures", "The run ended early because more went wrong than pace.max_failures allows."
     DEADLINE = "deadline", "The run ended early because its deadline came: run again."
+    WORKERS_LOST = "workers_lost", "The run ended early because no worker was left: see the cluster, run again."
     LEDGER_LOST = "ledger_lost", "The run ended early because its ledger could no longer be written: see the disk."
     REPORT_LOST = "report_lost", "The run ended early because its report could no longer be written."
     ORDER_TIME_LIMIT = "order_time_limit", "The order's time (retry.order_limit) ran out between attempts: run again."

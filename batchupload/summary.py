@@ -33,7 +33,14 @@ WARNINGS = {
 """What a warning means, and what to do."""
 TELL_NOTHING_NEW = frozenset({Reason.ACCEPTED, Reason.REPEATED_ROW})
 STOPPED_EARLY = frozenset(
-    {Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.CANARY, Reason.MAX_FAILURES, Reason.DEADLINE}
+    {
+        Reason.ENDPOINT_DOWN,
+        Reason.ADDRESS_REFUSED,
+        Reason.CANARY,
+        Reason.MAX_FAILURES,
+        Reason.DEADLINE,
+        Reason.WORKERS_LOST,
+    }
 )
 GO_ON = {
     Reason.CANARY: "If that is right, go on all the same with --canary 0.",
@@ -118,14 +125,19 @@ class Summary:
         return 1 if bad else 0
 
     @property
+    def only_set_aside(self) -> bool:
+        """Whether another run would mend nothing of what is left, before a person has released it."""
+        left = sum(self.tally.outcomes[outcome] for outcome in AGAIN)
+        return 0 < left == self.tally.set_aside and not self.broken
+
+    @property
     def next_command(self) -> str:
         """What to type next, or nothing."""
         if self.stopped is Reason.REPORT_LOST:
             return ""
-        left = sum(self.tally.outcomes[outcome] for outcome in AGAIN)
-        if left and left == self.tally.set_aside and not self.broken:
+        if self.only_set_aside:
             return shlex.join(self.release)
-        if not left and not self.broken:
+        if not any(self.tally.outcomes[outcome] for outcome in AGAIN) and not self.broken:
             return ""
         words = list(self.again)
         if self.stopped is Reason.ADDRESS_REFUSED and "--endpoint" in words:
@@ -166,7 +178,7 @@ class Summary:
     def as_text(self, width: int) -> str:
         """For people, in lines of `width` columns; paths and commands stay whole."""
         tally = self.tally
-        lines = [*_wrap(self._verdict(), width), ""]
+        lines = [*_wrap(self.verdict(), width), ""]
         margin = max((len(reason) for _, reason in tally.reasons), default=0) + 13
         for outcome in Outcome:
             if not tally.outcomes[outcome]:
@@ -210,7 +222,7 @@ class Summary:
             lines.append(f"Aside:  {release}")
         return "\n".join(lines)
 
-    def _verdict(self) -> str:
+    def verdict(self) -> str:
         """The run in one sentence."""
         rows = several(self.tally.rows, "row")
         if self.stopped is Reason.STOPPED:

@@ -33,10 +33,12 @@ from batchupload.manifest import open_manifest, read_rows
 from batchupload.model import PHOTO_FIELDS, Cause, NoReply, Phase, PhotoSet, Reply
 from batchupload.pace import Pace
 from batchupload.pipeline import Pipeline
+from batchupload.readers import Readers
 from batchupload.recorder import Recorder
 from batchupload.report import Report
 from batchupload.settings import Settings
 from batchupload.shop_settings import FieldNames
+from batchupload.site import ThisProcess
 from batchupload.source import ManifestError
 from batchupload.stop import Stop
 from batchupload.summary import Tally
@@ -246,8 +248,10 @@ class World:
                 pace = Pace(settings.pace, settings.retry, stop, loop.time)
                 recorder = Recorder(ledger, report, tally, stop)
                 found = survey(read_rows(layout, settings.manifest), None)
-                pipeline = Pipeline(settings, found, endpoint, pace, stop, recorder)
-                await pipeline.run(read_rows(layout, settings.manifest))
+                with Readers(settings.timeouts.photos) as readers:
+                    site = ThisProcess(settings, readers, endpoint, stop)
+                    pipeline = Pipeline(settings, found, site, readers, pace, stop, recorder)
+                    await pipeline.run(read_rows(layout, settings.manifest))
                 assert stop.cause is None, stop.cause
             await ledger.end_run(datetime.now().astimezone(), '{"exit_code": 0}')
 

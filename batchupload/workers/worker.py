@@ -1,0 +1,159 @@
+"""A worker: reads, checks and sends photos for a run that decides elsewhere."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+
+from batchupload import __version__
+from batchupload.endpoint import Endpoint
+from batchupload.model import AwayPhotos, PhotoSet, Problem
+from batchupload.readers import Readers
+from batchupload.reasons import Reason
+from batchupload.site import Site, ThisProcess
+from batchupload.stop import InterruptedAttemptError, Stop
+from batchupload.throttle import BYTES_CREDIT, Throttle
+from batchupload.workers.words import (
+    LEASE_SECONDS,
+    Answer,
+    Ask,
+    Bandwidth,
+    Begin,
+    BreakOff,
+    Drop,
+    Look,
+    Looked,
+    Place,
+    Ready,
+    Send,
+    Sent,
+)
+
+TAKE_SECONDS = 1.0
+"""How long an answer is waited for at a time."""
+
+
+class Allotted:
+    """A limit that is told from elsewhere, where a timetable would be."""
+
+    def __init__(self) -> None:
+        self.rate: float | None = None
+
+    def at(self, moment: datetime) -> float | None:
+        """The limit now, whatever the hour: the run has the timetable."""
+        del moment
+        return self.rate
+
+
+class Worker:
+    """One worker's work for one run. `work` goes on until it is cancelled; `TimeoutError` where nothing is heard."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._asks: asyncio.Queue[Ask] = asyncio.Queue()  # what it holds is bounded by what the run has under way
+        self._answers: list[Answer] = []
+        self._news = asyncio.Event()
+        self._stop = Stop()
+        self._held: dict[int, PhotoSet] = {}
+        self._allotted = Allotted()
+        self._lease = asyncio.timeout(LEASE_SECONDS)
+        self._working = False
+
+    def give(self, asks: Sequence[Ask]) -> None:
+        """Take these in."""
+        self._hear()
+        for ask in asks:
+            self._asks.put_nowait(ask)
+
+    async def take(self) -> list[Answer]:
+        """The answers there are; waits a while where there are none."""
+        if not self._answers:
+            try:
+                async with asyncio.timeout(TAKE_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                return []
+        answers, self._answers = self._answers, []
+        self._news.clear()
+        return answers
+
+    async def work(self) -> None:
+        """Do what is asked, all of it side by side."""
+        async with self._lease, AsyncExitStack() as stack:
+            self._working = True
+            site = await self._begin(stack)
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            while True:
+                match await self._asks.get():
+                    case Look() as look:
+                        group.create_task(self._look(site, look))
+                    case Send() as send:
+                        group.create_task(self._send(site, send))
+                    case Drop(keys):
+                        for key in keys:
+                            self._held.pop(key, None)
+                    case BreakOff():
+                        self._stop.ask(Reason.STOPPED)
+                        self._stop.now()
+                    case Bandwidth(rate):
+                        self._allotted.rate = rate
+
+    async def _begin(self, stack: AsyncExitStack) -> Site:
+        begin = await self._asks.get()
+        if not isinstance(begin, Begin):
+            raise TypeError("A worker's first word must be Begin.")
+        settings = begin.settings
+        problem = ""
+        if begin.version != __version__:
+            problem = f"it has batchupload {__version__}, the run has {begin.version}"
+        readers = stack.enter_context(Readers(settings.timeouts.photos))
+        for place in begin.places:
+            if not problem and not await _is_there(readers, place):
+                problem = f"it can't read the photos below {place.folder}: have them there as they are here"
+        endpoint = None
+        if begin.send:
+            bandwidth = Throttle(self._allotted, self._loop.time, datetime.now, BYTES_CREDIT)
+            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, bandwidth))
+        site = await stack.enter_async_context(ThisProcess(settings, readers, endpoint, self._stop))
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self._say(Ready(__version__, name, datetime.now(UTC).astimezone(), problem))
+        return site
+
+    async def _look(self, site: Site, ask: Look) -> None:
+        try:
+            found = await site.look(ask.wanted)
+        except InterruptedAttemptError:
+            self._say(Looked(ask.number, None))
+            return
+        told: list[AwayPhotos | Problem | Reason] = []
+        for key, one in zip(ask.keys, found, strict=True):
+            if isinstance(one, PhotoSet):
+                self._held[key] = one
+                told.append(AwayPhotos(key, one.fields, one.size, one.digest, one.notes))
+            else:
+                told.append(one)
+        self._say(Looked(ask.number, tuple(told)))
+
+    async def _send(self, site: Site, ask: Send) -> None:
+        photos = self._held.pop(ask.key, None)
+        attempt = await site.send(ask.order_id, photos, ask.limit, reuse=ask.reuse) if photos else None
+        self._say(Sent(ask.number, attempt))
+
+    def _say(self, answer: Answer) -> None:
+        self._answers.append(answer)
+        self._news.set()
+
+    def _hear(self) -> None:
+        # After a standstill of this process the time may be over and nobody told yet: what comes then comes too late.
+        if self._working and self._loop.time() < (self._lease.when() or 0.0):
+            self._lease.reschedule(self._loop.time() + LEASE_SECONDS)
+
+
+async def _is_there(readers: Readers, place: Place) -> bool:
+    try:
+        return await readers.do(partial(os.access, place.folder / place.photo, os.R_OK))
+    except TimeoutError:
+        return False
