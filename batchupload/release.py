@@ -10,6 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.ledger import read_nights, read_released
 from batchupload.ledger_file import connect, distrusted, existing, failed, hold
 from batchupload.model import Streak, Verdict
@@ -43,7 +44,7 @@ def set_aside(path: Path, most: int) -> list[SetAside]:
         except sqlite3.Error as error:
             raise failed(path, error) from None
         except (ValueError, TypeError) as error:
-            raise distrusted(path, f"a cell in it is damaged: {error}") from None
+            raise distrusted(path, _("a cell in it is damaged: {error}", error=error)) from None
 
 
 def release(path: Path, order_ids: Sequence[str] | None, most: int) -> list[SetAside]:
@@ -65,7 +66,7 @@ def release(path: Path, order_ids: Sequence[str] | None, most: int) -> list[SetA
         except sqlite3.Error as error:
             raise failed(place, error) from None
         except (ValueError, TypeError) as error:
-            raise distrusted(place, f"a cell in it is damaged: {error}") from None
+            raise distrusted(place, _("a cell in it is damaged: {error}", error=error)) from None
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from batchupload.changes import Change, Comparison
 from batchupload.failures import Failures, Group, largest
+from batchupload.language import _
 from batchupload.ledger import BEFORE
 from batchupload.model import DONE
 
@@ -40,23 +41,23 @@ class Since:
     def line(self) -> str:
         """On one line."""
         now = self.change
-        return (
-            f"since run {self.run}: {now.newly_failing:,} newly failing, {now.mended:,} mended, "
-            f"{now.still_failing:,} still failing"
-        )
+        return _(
+            "since run {run}: {newly:,} newly failing, {mended:,} mended, {still:,} still failing",
+            run=self.run, newly=now.newly_failing, mended=now.mended, still=now.still_failing,
+        )  # fmt: skip
 
     def lines(self) -> Iterator[str]:
         """All of it."""
         now = self.change
         if self.same_manifests:
-            yield f"  Orders, compared with run {self.run} over the same manifests"
+            yield _("  Orders, compared with run {run} over the same manifests", run=self.run)
         else:
-            yield f"  Orders, compared with run {self.run} over other manifests"
-        yield f"    {now.newly_failing:>7,}  newly failing"
-        yield f"    {now.mended:>7,}  mended"
-        yield f"    {now.still_failing:>7,}  still failing"
+            yield _("  Orders, compared with run {run} over other manifests", run=self.run)
+        yield _("    {count:>7,}  newly failing", count=now.newly_failing)
+        yield _("    {count:>7,}  mended", count=now.mended)
+        yield _("    {count:>7,}  still failing", count=now.still_failing)
         if now.gone:
-            yield f"    {now.gone:>7,}  failed then, not in this run"
+            yield _("    {count:>7,}  failed then, not in this run", count=now.gone)
 
 
 def since(database: sqlite3.Connection, run: int, manifests: str) -> Since | None:
@@ -67,7 +68,7 @@ def since(database: sqlite3.Connection, run: int, manifests: str) -> Since | Non
     found = database.execute(BEFORE, {"run": run, "manifests": manifests}).fetchone()
     if found is None:
         return None
-    before, _, same = found
+    before, same = found[0], found[2]
     asked = {"run": run, "before": before, "done": json.dumps(list(DONE))}
     comparison = Comparison(order_id for (order_id,) in database.execute(FAILING, asked))
     for order_id, fails in database.execute(COMPARED, asked):
@@ -88,6 +89,7 @@ def grouped(groups: Sequence[Group]) -> Iterator[str]:
     shown, others = largest(groups, SHOWN)
     for group in shown:
         yield f"    {group.count:>7,}  {group.reason}{f': {group.message}' if group.message else ''}"
-        yield f"             {', '.join(f'line {one.line} {one.order_id}' for one in group.examples)}"
+        examples = (_("line {line} {order_id}", line=one.line, order_id=one.order_id) for one in group.examples)
+        yield f"             {', '.join(examples)}"
     if others:
-        yield f"    {others:>7,}  in smaller groups"
+        yield _("    {count:>7,}  in smaller groups", count=others)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 
 PAGE_SECONDS = 300.0
@@ -40,14 +41,14 @@ async def page_beside(report: Path, before: Path | None = None, *, hurried: bool
         await asyncio.wait({making}, timeout=GRACE)
     if not making.done():
         making.cancel()
-        log.warning("The report page was not made: it took too long. Try: batchupload page %s", report)
+        log.warning(_("The report page was not made: it took too long. Try: batchupload page %s"), report)
         return None
     try:
         return making.result()
     except BatchuploadError as error:
-        log.warning("The report page was not made: %s", error)
+        log.warning(_("The report page was not made: %s"), error)
     except Exception as error:  # noqa: BLE001 - the report is whole, and a fault in its page must not say otherwise
-        log.warning("The report page was not made: %s: %s", type(error).__name__, error)
+        log.warning(_("The report page was not made: %s: %s"), type(error).__name__, error)
     return None
 
 
@@ -58,7 +59,7 @@ def _make(report: Path, before: Path | None, wanted: Callable[[], bool]) -> Path
         try:
             return make_page(report, wanted, before)
         except EarlierReportError as error:
-            log.warning("The report page does not say what changed since the run before: %s", error)
+            log.warning(_("The report page does not say what changed since the run before: %s"), error)
     return make_page(report, wanted)
 
 

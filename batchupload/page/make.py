@@ -3,15 +3,16 @@
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from batchupload.changes import Comparison
+from batchupload.language import _
 from batchupload.model import BatchuploadError, Outcome
 from batchupload.page.facts import facts
-from batchupload.page.page import MARK, Heading, page
+from batchupload.page.page import MARKS, Heading, page
 from batchupload.page.rows import (
     NEEDS_NOBODY,
     ReportRow,
@@ -61,7 +62,9 @@ def make_page(report: Path, wanted: Callable[[], bool] = lambda: True, before: P
     since = _compared_with(before, wanted) if before else None
     told = facts(_while(wanted, _compared(read_report(layout), since) if since else read_report(layout)))
     if since and told.counts[Outcome.DEFERRED, Reason.NOT_SENT]:
-        raise EarlierReportError(f"{report}: in this report nothing was sent; compare reports of runs.")
+        raise EarlierReportError(
+            _("{report}: in this report nothing was sent; compare reports of runs.", report=report)
+        )
     heading = Heading(
         report.name,
         columns_of(layout),
@@ -104,7 +107,7 @@ def _compared(rows: Iterable[ReportRow], since: Comparison) -> Iterable[ReportRo
 def _while(wanted: Callable[[], bool], rows: Iterable[T]) -> Iterable[T]:
     for number, row in enumerate(rows):
         if number % CHECKED_ROWS == 0 and not wanted():
-            raise GivenUpError("it was given up")
+            raise GivenUpError(_("it was given up"))
         yield row
 
 
@@ -118,13 +121,17 @@ def _require_room(path: Path) -> bool:
     except OSError:
         raise _foreign(path) from None
     try:
-        mark = MARK.encode()
+        marks = [mark.encode() for mark in MARKS.values()]
         # An empty one is what is left of a page that was just about to be put in place.
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.read(descriptor, len(mark)) not in {mark, b""}:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _begins(os.read(descriptor, 200), marks):
             raise _foreign(path)
     finally:
         os.close(descriptor)
     return True
+
+
+def _begins(start: bytes, marks: Sequence[bytes]) -> bool:
+    return not start or start.startswith(tuple(marks))
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
@@ -139,8 +146,10 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 def _foreign(path: Path) -> PageError:
-    return PageError(f"{path}: this is there, and no page of batchupload; it was left as it is. Move it away.")
+    return PageError(
+        _("{path}: this is there, and no page of batchupload; it was left as it is. Move it away.", path=path)
+    )
 
 
 def _unwritable(path: Path, error: OSError) -> PageError:
-    return PageError(f"{path}: the page can't be written ({error.strerror}).")
+    return PageError(_("{path}: the page can't be written ({why}).", path=path, why=error.strerror))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.manifest import Layout, open_manifest, read_cells
 from batchupload.model import DONE, Outcome
 from batchupload.reasons import Reason
@@ -95,7 +96,9 @@ def open_report(path: Path) -> Layout:
     """
     layout = open_manifest(path, ManifestSettings())
     if not layout.is_report:
-        raise ManifestError(f"{path}: this is no report of batchupload. Name one, such as orders.report-….csv.")
+        raise ManifestError(
+            _("{path}: this is no report of batchupload. Name one, such as orders.report-….csv.", path=path)
+        )
     return layout
 
 
@@ -114,7 +117,7 @@ def first_column(layout: Layout) -> int:
 def read_report(layout: Layout) -> Iterator[ReportRow]:
     """Yield its rows in order; memory stays flat. Raises `ManifestError` where it can no longer be read."""
     first, width = first_column(layout), len(layout.columns.header)
-    for _, cells, _ in read_cells(layout):
+    for _line, cells, _problem in read_cells(layout):
         shown = [plain(cell) if cell[:1] == "'" else cell for cell in cells[:width]]
         yield ReportRow(shown + [""] * (width - len(shown)), first)
 
@@ -126,11 +129,13 @@ def read_endings(layout: Layout) -> Iterator[tuple[str, bool]]:
     """
     first = first_column(layout)
     order, outcome, reason = first + _ORDER_ID, first + _OUTCOME, first + _REASON
-    for _, cells, _ in read_cells(layout):
+    for _line, cells, _problem in read_cells(layout):
         if len(cells) <= reason:
             continue
         if cells[reason] == _NOT_SENT:
-            raise ManifestError(f"{layout.path}: in this report nothing was sent; compare reports of runs.")
+            raise ManifestError(
+                _("{report}: in this report nothing was sent; compare reports of runs.", report=layout.path)
+            )
         yield plain(cells[order]), cells[outcome] not in NEEDS_NOBODY
 
 
