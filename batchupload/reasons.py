@@ -163,5 +163,9 @@ class Reason(Explained):
         "photo_not_fetched",
         "A photo could not be fetched from its address: run again, or see what its host has.",
     )
+    QUARANTINED = (
+        "quarantined",
+        "Set aside: it failed with these photos night after night. See detail, mend it, then `batchupload release` it.",
+    )
     PHOTO_READ_TIMEOUT = "photo_read_timeout", "Reading the photos took too long: check the disk or share, run again."
     INTERNAL_ERROR = "internal_error", "A fault in batchupload itself; please report it with the message on the screen."

@@ -114,6 +114,9 @@ class RetrySettings(Section):
     budget: Annotated[float, Field(ge=0, le=10)] = Field(
         0.2, description="Retries as a share of first sends; above it retries wait (a few each second always go)."
     )
+    quarantine_after: Annotated[int, Field(ge=0, le=1000)] = Field(
+        7, description="Nights running on which an order failed with the same photos, then it is set aside; 0: never."
+    )
 
 
 class TimeoutSettings(Section):
