@@ -6,6 +6,7 @@ from typing import Literal
 
 from batchupload.language import _, several
 from batchupload.model import DONE, Outcome
+from batchupload.reasons import Reason
 from batchupload.sheet import plain
 from batchupload.summary import NEXT_STEP, Summary, called, duration, size
 
@@ -71,7 +72,9 @@ def of_run(summary: Summary, name: str, orders: Sequence[str] = ()) -> Notice:
     )
     records = [_("Report: {report}", report=summary.report.name)]
     records += [_("Page: {page}", page=summary.page.name)] if summary.page else []
-    records += [_("Next: {command}", command=_outward(summary.again))] if summary.next_command else []
+    if summary.next_command:
+        command = summary.release if summary.only_set_aside else summary.again
+        records.append(_("Next: {command}", command=_outward(command)))
     parts = (outcomes, reasons, took, records, orders)
     body = "\n\n".join("\n".join(part) for part in parts if part)
     title = _("batchupload, {name}: {verdict}", name=name, verdict=replace(summary, seen="").verdict())
@@ -97,7 +100,7 @@ def of_test(name: str) -> Notice:
 
 def needs_a_person(summary: Summary) -> bool:
     """Whether there is an order to be named."""
-    return any(summary.tally.outcomes[outcome] for outcome in NEED_A_PERSON)
+    return any(summary.tally.outcomes[outcome] for outcome in NEED_A_PERSON) or summary.tally.set_aside > 0
 
 
 def orders_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Sequence[str]:
@@ -107,7 +110,7 @@ def orders_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Sequence[str]
 
 def _lines_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Iterator[str]:
     for row in rows:
-        if row.get("outcome") in NEED_A_PERSON:
+        if row.get("outcome") in NEED_A_PERSON or row.get("reason") == Reason.QUARANTINED:
             order = plain(row.get("order_id") or "")[:64]
             said = plain(row.get("message") or "")[:60]
             shown = f"…{order[-4:]}" if mask else order or _("(no order number)")

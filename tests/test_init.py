@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import stat
 import subprocess
@@ -23,7 +24,7 @@ from batchupload.config import example, keys, load
 from batchupload.interview import QUESTIONS, Stage, interview
 from batchupload.settings import Settings
 
-PROMPT = "]: "
+PROMPTS = "]: ", "]："
 LATE = 60.0
 URL = "https://shop.example/order/api/haoteam/getimg"
 
@@ -43,7 +44,7 @@ def at_a_terminal(
     with suppress(OSError):  # the other end is closed
         while time.monotonic() < end and select.select([outside], [], [], LATE)[0] and (more := os.read(outside, 4096)):
             seen += more
-            while prompts < min(len(typed), seen.count(PROMPT.encode())):
+            while prompts < min(len(typed), sum(seen.count(prompt.encode()) for prompt in PROMPTS)):
                 text = typed[prompts]
                 os.write(outside, (text if text in {"\3", "\4"} else text + "\n").encode())
                 prompts += 1
@@ -135,6 +136,21 @@ def test_an_answer_that_can_not_be_taken_is_asked_again_with_what_can(tmp_path: 
     assert settings.photos.root == tmp_path / "later"
     assert settings.pace.deadline == "4h30m"
     assert [url.get_secret_value() for url in settings.notify.urls] == ["json://127.0.0.1/hook"]
+
+
+def test_it_asks_in_chinese_and_the_config_is_the_same(tmp_path: Path) -> None:
+    typed = ["http://shop.example/x", "也许", "是", "absent", "y", "", "fully", "full", *[""] * 4]
+    screen = at_a_terminal(tmp_path, ["init", "--lang", "zh"], typed)
+    for told in (
+        "商城的上传地址，https://… [以后再设]：",
+        "请回答是或否",
+        "请填 'off', 'header' 或 'full'。",
+        "已写出 config.yaml。",
+    ):
+        assert told in screen, told
+    assert not re.search("[a-z]{2,} [a-z]{2,} [a-z]{2,}", screen.replace("batchupload check orders.csv", ""))
+    keys = [line for line in (tmp_path / "config.yaml").read_text().splitlines() if line.startswith("#")]
+    assert keys == [line for line in example().splitlines() if line.startswith("#")]
 
 
 def test_plain_http_is_taken_where_that_is_agreed_to(tmp_path: Path) -> None:

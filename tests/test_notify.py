@@ -85,6 +85,23 @@ async def test_a_run_with_trouble_is_told_in_counts_that_name_nobody(shop: Shop)
         assert SECRET.encode() not in content
 
 
+async def test_a_chinese_run_is_told_in_chinese(shop: Shop) -> None:
+    async with trouble(shop) as server, listening() as listener:
+        done = await run(shop, server, listener.url(), "--lang", "zh", BATCHUPLOAD_NOTIFY_ORDERS="true")
+    assert done.returncode == 1, done.stderr
+    (message,) = listener.messages
+    told = message["message"]
+    assert message["title"].endswith("：已完成：3 行，1 项需人工处理。")
+    for words in (
+        "uploaded 已上传：2\nrejected 被拒：1 → 看接口的 message\n",
+        "1 × endpoint_refused：接口理解了订单但拒绝了它",
+        "\n退出码 1，第 1 次运行。",
+        "HT000000: rejected 被拒，endpoint_refused: 订单不存在",
+    ):
+        assert words in told
+    assert not re.search("[a-z]{2,} [a-z]{2,} [a-z]{2,}", told)
+
+
 @pytest.mark.parametrize(
     ("when", "options", "refused", "told"),
     [
@@ -339,12 +356,16 @@ async def test_by_hand_a_message_can_be_sent_and_the_doctor_looks_at_the_address
         env = guarded(shop.folder / "home") | {"HOOKS": hooks, "BROKEN": broken.url(SECRET)}
         done = await asyncio.to_thread(batchupload, "notify", cwd=shop.folder, env=env)
         looked = await asyncio.to_thread(batchupload, "doctor", cwd=shop.folder, env=env)
+        chinese = await asyncio.to_thread(batchupload, "notify", "--lang", "zh", cwd=shop.folder, env=env)
         del env["HOOKS"]
         unset = await asyncio.to_thread(batchupload, "doctor", "--json", cwd=shop.folder, env=env)
     assert done.returncode == 1
     assert done.stdout == "notify.urls 1 (json): handed over\n" * 2
     assert "notify.urls 2 (json): no message got through" in done.stderr
-    assert [message["title"] for message in good.messages] == ["batchupload, shop 7: a test message."] * 2
+    assert (chinese.returncode, chinese.stdout) == (1, "notify.urls 1 (json)：已交给对方\n" * 2)
+    assert "notify.urls 2 (json)：消息没有送达：" in chinese.stderr
+    titles = ["batchupload, shop 7: a test message."] * 2 + ["batchupload，shop 7：测试消息。"] * 2
+    assert [message["title"] for message in good.messages] == titles
     assert "ok       notify    notify.urls 1 (json), " in looked.stdout
     assert "HOOKS is not set in the environment" in unset.stdout
     assert SECRET not in done.stdout + done.stderr + looked.stdout + looked.stderr + unset.stdout
