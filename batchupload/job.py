@@ -22,7 +22,6 @@ from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.page.beside import page_beside
 from batchupload.pipeline import Pipeline
-from batchupload.progress import display_for, tell, watch
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
@@ -37,10 +36,12 @@ from batchupload.report import (
     move_back,
     report_path,
 )
+from batchupload.screen import display_for, tell, watch
 from batchupload.settings import Settings
+from batchupload.snapshot import Lookout, pace_now
 from batchupload.source import STDIN, is_changed
 from batchupload.stop import Stop
-from batchupload.summary import AGAIN, Summary, Tally, size
+from batchupload.summary import AGAIN, Summary, Tally
 from batchupload.survey import Survey, survey
 from batchupload.throttle import Throttle
 from batchupload.workers.sites import open_site
@@ -122,9 +123,10 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         )
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
         display = display_for(quiet=wish.quiet, verbose=wish.verbose)
-        note = functools.partial(_note, pace if wish.send else None, stop, rate, bandwidth)
+        pace_of = functools.partial(pace_now, pace if wish.send else None, stop, rate, bandwidth)
+        lookout = Lookout(tally, total, pace_of, loop.time, sends=wish.send)
         async with _beside(
-            watch(display, tally, total, note, sends=wish.send) if display else None,
+            watch(display, lookout.look) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
         ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
@@ -242,20 +244,6 @@ def _changed(plan: Plan) -> str:
         if is_changed(layout.source):
             return f"{layout.path} was changed during the run: its new rows may be missing here. Run it again."
     return ""
-
-
-def _note(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None) -> str:
-    if stop.cause:
-        return "stopping: orders under way may end"
-    if not pace:
-        return ""
-    if pace.down:
-        return "the endpoint does not answer; one order at a time probes it"
-    if pace.paused >= 1:
-        return f"the endpoint asked for {pace.paused:.0f} s of quiet"
-    held = [f"at most {rate.rate:g} orders/s"] if rate and rate.rate else []
-    held += [f"at most {size(bandwidth.rate)}/s"] if bandwidth and bandwidth.rate else []
-    return ", ".join([f"{pace.concurrency} at once ({pace.why})", *held])
 
 
 @contextmanager

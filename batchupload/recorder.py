@@ -62,6 +62,7 @@ class Recorder:
 
     def ended(self, loaded: Loaded, attempt: Attempt) -> None:
         """Note what became of an attempt."""
+        self._tally.attempt(attempt)
         if self._ledger:
             self._ledger.ended(loaded, attempt)
 

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -65,6 +65,11 @@ class Unhurried(io.RawIOBase):
             self._changed.notify_all()
         return len(taken)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something is not yet written."""
+        return self._size > 0
+
     def settle(self) -> None:
         """Wait until all is written, or for as long as the reader still takes some."""
         with self._changed:
@@ -104,6 +109,12 @@ def unhurried() -> io.TextIOWrapper:
         line_buffering=True,
         write_through=True,
     )
+
+
+def is_waiting(stream: io.TextIOBase | TextIO) -> bool:
+    """Whether the reader of `stream` is behind."""
+    inner = getattr(stream, "buffer", None)
+    return isinstance(inner, Unhurried) and inner.waiting
 
 
 def settle() -> None:

@@ -3,13 +3,15 @@
 import json
 import shlex
 import textwrap
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchupload.bounds import Verdict
-from batchupload.model import DONE, Ending, NoteKind, Outcome
+from batchupload.model import DONE, Attempt, Ending, NoteKind, Outcome
+from batchupload.model import Verdict as AttemptVerdict
 from batchupload.reasons import Reason
 
 AGAIN = (Outcome.FAILED, Outcome.UNKNOWN, Outcome.DEFERRED)
@@ -47,6 +49,8 @@ GO_ON = {
     Reason.MAX_FAILURES: "Go on all the same with a higher --max-failures.",
 }
 """How to overrule the stop."""
+ATTEMPT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Seconds by which attempts are counted: each with those that took no longer, and one more for all that did."""
 RECORDS_LOST = frozenset({Reason.LEDGER_LOST, Reason.REPORT_LOST})
 
 
@@ -59,10 +63,26 @@ class Tally:
     rows: int = 0
     sent: int = 0
     """Orders with at least one attempt."""
-    attempts: int = 0
+    attempted: Counter[AttemptVerdict] = field(default_factory=Counter)
+    """Attempts that have ended, also of orders that have not."""
+    attempt_seconds: float = 0.0
+    attempt_buckets: list[int] = field(default_factory=lambda: [0] * (len(ATTEMPT_BUCKETS) + 1))
     bytes_sent: int = 0
+    """Body bytes of those attempts."""
     notes: Counter[NoteKind] = field(default_factory=Counter)
     """What there was to say of photos."""
+
+    @property
+    def attempts(self) -> int:
+        """All that have ended."""
+        return self.attempted.total()
+
+    def attempt(self, attempt: Attempt) -> None:
+        """Count one attempt."""
+        self.attempted[attempt.finding.verdict] += 1
+        self.attempt_seconds += attempt.seconds
+        self.attempt_buckets[bisect_left(ATTEMPT_BUCKETS, attempt.seconds)] += 1
+        self.bytes_sent += attempt.bytes_sent
 
     def add(self, ending: Ending) -> None:
         """Count one row."""
@@ -70,8 +90,6 @@ class Tally:
         self.outcomes[ending.outcome] += 1
         self.rows += 1
         self.sent += bool(ending.attempts)
-        self.attempts += len(ending.attempts)
-        self.bytes_sent += ending.bytes_sent
         for note in ending.notes:
             self.notes[note.kind] += 1
 

@@ -1,0 +1,152 @@
+"""The state of a run at one moment: the one count that screen, log, status and metrics are made of."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from batchupload.model import Outcome, Verdict
+from batchupload.pace import Pace
+from batchupload.reasons import Reason
+from batchupload.stop import Stop
+from batchupload.summary import Tally, size
+from batchupload.throttle import Throttle
+
+WINDOW_SECONDS = 30.0
+"""The present rate is that of the last half minute."""
+APART_SECONDS = 0.2
+"""Looks that come closer than this are not kept: whoever asks often makes no long memory."""
+
+
+class State(StrEnum):
+    """What a run is doing."""
+
+    GOING = "going"
+    QUIET = "quiet"
+    """The endpoint asked for time."""
+    DOWN = "down"
+    """The endpoint does not answer; one order at a time probes it."""
+    STOPPING = "stopping"
+    """Nothing new is begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaceNow:
+    """How a run goes at this moment."""
+
+    state: State = State.GOING
+    at_once: int = 0
+    """Sends that may be under way; 0 where none is to be sent."""
+    under_way: int = 0
+    note: str = ""
+    """What a person should know of it: how many at once, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The counts of a run at one moment. It holds no order's number and no path of a photo."""
+
+    taken_at: float
+    """Unix time."""
+    sends: bool
+    """Whether anything is to be sent."""
+    rows: int
+    total: int
+    outcomes: Mapping[Outcome, int]
+    reasons: Mapping[tuple[Outcome, Reason], int]
+    attempts: Mapping[Verdict, int]
+    attempt_seconds: float
+    """Of all attempts together."""
+    attempt_buckets: tuple[int, ...]
+    """Attempts by how long they took, as `ATTEMPT_BUCKETS` has it."""
+    bytes_sent: int
+    rows_per_second: float
+    """In the last half minute, as the next."""
+    bytes_per_second: float
+    pace: PaceNow
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present rate, or None where there is none."""
+        return (self.total - self.rows) / self.rows_per_second if self.rows_per_second > 0 else None
+
+    def facts(self) -> dict[str, Any]:
+        """For machines."""
+        reasons: dict[str, dict[str, int]] = {}
+        for (outcome, reason), count in self.reasons.items():
+            reasons.setdefault(outcome.value, {})[reason.value] = count
+        left = self.seconds_left
+        return {
+            "rows": self.rows,
+            "total": self.total,
+            "outcomes": {outcome.value: count for outcome, count in self.outcomes.items()},
+            "reasons": reasons,
+            "attempts": sum(self.attempts.values()),
+            "bytes_sent": self.bytes_sent,
+            "rows_per_second": round(self.rows_per_second, 3),
+            "bytes_per_second": round(self.bytes_per_second),
+            "seconds_left": None if left is None else round(left, 1),
+            "state": self.pace.state.value,
+            "at_once": self.pace.at_once,
+            "under_way": self.pace.under_way,
+            "note": self.pace.note,
+        }
+
+
+class Lookout:
+    """Looks at a run whenever somebody asks, and remembers half a minute for the rates."""
+
+    def __init__(
+        self, tally: Tally, total: int, pace: Callable[[], PaceNow], now: Callable[[], float], *, sends: bool
+    ) -> None:
+        self._tally = tally
+        self._total = total
+        self._pace = pace
+        self._now = now
+        self._sends = sends
+        self._past = deque([(now(), tally.rows, tally.bytes_sent)])
+
+    def look(self) -> Snapshot:
+        """The present state."""
+        now, tally = self._now(), self._tally
+        while len(self._past) > 1 and self._past[1][0] <= now - WINDOW_SECONDS + APART_SECONDS / 2:
+            self._past.popleft()
+        then, rows, sent = self._past[0]
+        if now - self._past[-1][0] >= APART_SECONDS:
+            self._past.append((now, tally.rows, tally.bytes_sent))
+        seconds = max(now - then, 1e-9)
+        return Snapshot(
+            time.time(),
+            self._sends,
+            tally.rows,
+            self._total,
+            dict(tally.outcomes),
+            dict(tally.reasons),
+            dict(tally.attempted),
+            tally.attempt_seconds,
+            tuple(tally.attempt_buckets),
+            tally.bytes_sent,
+            (tally.rows - rows) / seconds,
+            (tally.bytes_sent - sent) / seconds,
+            self._pace(),
+        )
+
+
+def pace_now(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None) -> PaceNow:
+    """How the run goes; `pace` is None where nothing is to be sent."""
+    at_once, under_way = (pace.concurrency, pace.under_way) if pace else (0, 0)
+    if stop.cause:
+        return PaceNow(State.STOPPING, at_once, under_way, "stopping: orders under way may end")
+    if not pace:
+        return PaceNow()
+    if pace.down:
+        note = "the endpoint does not answer; one order at a time probes it"
+        return PaceNow(State.DOWN, at_once, under_way, note)
+    if pace.paused >= 1:
+        return PaceNow(State.QUIET, at_once, under_way, f"the endpoint asked for {pace.paused:.0f} s of quiet")
+    held = [f"at most {rate.rate:g} orders/s"] if rate and rate.rate else []
+    held += [f"at most {size(bandwidth.rate)}/s"] if bandwidth and bandwidth.rate else []
+    note = ", ".join([f"{pace.concurrency} at once ({pace.why})", *held])
+    return PaceNow(State.GOING, at_once, under_way, note)
