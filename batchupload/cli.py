@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
-from batchupload import __version__, cli_care
+from batchupload import __version__, cli_care, cli_watch
 from batchupload.cli_scan import scan
+from batchupload.colour import wanted, with_outcomes_painted
 from batchupload.console import leave, say, screen_width, tell
 from batchupload.model import BatchuploadError
 from batchupload.options import DEFAULT_CONFIG, JOB_OPTIONS, PROFILE, options_of, settings_from
@@ -216,7 +217,7 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
     say(text)
 
 
-for command in (scan, *cli_care.COMMANDS):
+for command in (scan, *cli_care.COMMANDS, cli_watch.status):
     cli.add_command(command)
 
 
@@ -277,7 +278,8 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         if options["as_json"]:
             click.echo(summary.as_json())
         elif not options["quiet"]:
-            click.echo(summary.as_text(screen_width()))
+            text, coloured = summary.as_text(screen_width()), wanted(sys.stdout)
+            click.echo(with_outcomes_painted(text) if coloured else text, color=coloured)
     except OSError as error:  # what the run came to is in its report, and in its exit code
         tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
     leave(summary.exit_code)

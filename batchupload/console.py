@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import click
 
+from batchupload.colour import wanted
 from batchupload.model import BatchuploadError
 from batchupload.stderr import settle
 
@@ -22,7 +23,7 @@ def say(text: str) -> None:
     """Print what was asked for. Raises `BrokenPipeError`, which needs no words, and `OutputError`."""
     settle()
     try:
-        click.echo(text)
+        click.echo(text, color=wanted(sys.stdout))
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -3,11 +3,12 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from batchupload.ledger_file import connect, distrusted, existing, failed, is_held
 from batchupload.model import Outcome
@@ -120,6 +121,20 @@ class PastOutcome:
         return f"  run {self.run}, line {self.line}: {self.outcome}. {sentence}{detail}"
 
 
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The newest run, without its counts, which take a while for many rows."""
+
+    run: int
+    started_at: str
+    ended_at: str | None
+    pid: int
+    manifests: Sequence[str]
+    report: str
+    summary: Mapping[str, Any] | None
+    """What `run --json` said at its end."""
+
+
 @contextmanager
 def read_ledger(path: Path) -> Iterator["History"]:
     """Raises `LedgerError` where there is no ledger, or none to be trusted; also for what is found out in the block."""
@@ -166,6 +181,17 @@ class History:
         return PastRun(
             run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner
         )  # fmt: skip
+
+    def last(self) -> LastRun | None:
+        """The newest run, if there was one."""
+        found = self._database.execute(
+            "SELECT id, started_at, ended_at, pid, manifests, report, summary FROM runs ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        if found is None:
+            return None
+        run, started_at, ended_at, pid, manifests, report, summary = found
+        said = json.loads(summary) if summary else None
+        return LastRun(run, started_at, ended_at, pid, json.loads(manifests), report, said)
 
     def _goes_on(self, pid: int) -> bool:
         """Whether the newest run does: it holds the ledger. Its process number may be another's by now."""

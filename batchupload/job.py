@@ -4,7 +4,9 @@ import asyncio
 import functools
 import itertools
 import logging
+import os
 import signal
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -12,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from batchupload import __version__
 from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
 from batchupload.inputs import open_manifests
@@ -38,8 +41,9 @@ from batchupload.report import (
 )
 from batchupload.screen import display_for, tell, watch
 from batchupload.settings import Settings
-from batchupload.snapshot import Lookout, pace_now
+from batchupload.snapshot import Lookout, RunFacts, pace_now
 from batchupload.source import STDIN, is_changed
+from batchupload.status_file import keep_status, status_path
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally
 from batchupload.survey import Survey, survey
@@ -125,6 +129,9 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         display = display_for(quiet=wish.quiet, verbose=wish.verbose)
         pace_of = functools.partial(pace_now, pace if wish.send else None, stop, rate, bandwidth)
         lookout = Lookout(tally, total, pace_of, loop.time, sends=wish.send)
+        facts = _facts(ledger, began, manifests, path)
+        status = keep_status(status_path(ledger.path), facts, lookout.look) if ledger else None
+        await stack.enter_async_context(_beside(status))
         async with _beside(
             watch(display, lookout.look) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
@@ -217,6 +224,12 @@ def _deadline(
     passed = (datetime.now().astimezone() - now).total_seconds()
     seconds = max(1.0, seconds_until(settings.pace.deadline, now) - passed)
     return stop.at_deadline(seconds, settings.timeouts.drain, writing)
+
+
+def _facts(ledger: Ledger | None, began: datetime, manifests: Sequence[Path], report: Path) -> RunFacts:
+    run, started_at = ledger.run if ledger else None, began.isoformat(timespec="milliseconds")
+    paths = tuple(str(path.absolute()) for path in manifests)
+    return RunFacts(run, started_at, paths, str(report.absolute()), os.getpid(), socket.gethostname(), __version__)
 
 
 @asynccontextmanager

@@ -40,25 +40,42 @@ def line(now: Snapshot) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def counts(now: Snapshot) -> str:
+    """How far it is and how fast."""
+    share = f" ({now.rows / now.total:.0%})" if now.total else ""
+    left = _left(now)
+    parts = [f"{now.rows:,} of {now.total:,}{share}", _rate(now), f"about {left}" if left else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def outcomes(now: Snapshot) -> Line:
+    """What became of the rows so far."""
+    return _outcomes(now)[0]
+
+
+def note(now: Snapshot) -> Span:
+    """How many go at once and why, or what it waits for."""
+    return Span(now.pace.note, Tone.PLAIN if now.pace.state is State.GOING else Tone.WAIT)
+
+
 def block(now: Snapshot, columns: int) -> Block:
     """On two lines of at most so many columns. What does not fit is left out, what matters least first."""
     total = f"{now.total:,}"
-    counts = [f"{now.rows:>{len(total)},}/{total}{_checked(now)}", f"{_rate(now):>{RATE_COLUMNS}}"]
+    parts = [f"{now.rows:>{len(total)},}/{total}{_checked(now)}", f"{_rate(now):>{RATE_COLUMNS}}"]
     if now.sends:
-        counts.append(f"{_bytes(now):>{BYTES_COLUMNS}}")
+        parts.append(f"{_bytes(now):>{BYTES_COLUMNS}}")
     # The room of the time left is kept while there is none to tell, so that the bar does not jump.
-    if width(GAP.join(counts)) + len(GAP) + LEFT_COLUMNS > columns:
-        del counts[2:]
-    used = width(GAP.join(counts)) + len(GAP) + LEFT_COLUMNS
+    if width(GAP.join(parts)) + len(GAP) + LEFT_COLUMNS > columns:
+        del parts[2:]
+    used = width(GAP.join(parts)) + len(GAP) + LEFT_COLUMNS
     bar = min(columns - used - len(GAP), BAR_COLUMNS[1])
     bar = bar if bar >= BAR_COLUMNS[0] else 0
     done = bar * min(now.rows, now.total) // now.total if now.total else bar
-    first = cut(GAP.join([*counts, _left(now)]).rstrip(), columns)
+    first = cut(GAP.join([*parts, _left(now)]).rstrip(), columns)
     variants = _outcomes(now)
     second = next((told for told in variants if width(plain(told)) <= columns), variants[-1])
     if now.pace.note:
-        tone = Tone.PLAIN if now.pace.state is State.GOING else Tone.WAIT
-        second = (*second, Span(GAP), Span(now.pace.note, tone))
+        second = (*second, Span(GAP), note(now))
     return Block(bar, done, first, _cut(second, columns))
 
 

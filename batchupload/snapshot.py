@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -30,6 +31,21 @@ class State(StrEnum):
     """The endpoint does not answer; one order at a time probes it."""
     STOPPING = "stopping"
     """Nothing new is begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What stays the same throughout a run."""
+
+    run: int | None
+    """Its number in the ledger; None where nothing is to be sent."""
+    started_at: str
+    """ISO 8601 with offset."""
+    manifests: tuple[str, ...]
+    report: str
+    pid: int
+    host: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +95,12 @@ class Snapshot:
             reasons.setdefault(outcome.value, {})[reason.value] = count
         left = self.seconds_left
         return {
+            "taken_at": datetime.fromtimestamp(self.taken_at).astimezone().isoformat(timespec="milliseconds"),
             "rows": self.rows,
             "total": self.total,
             "outcomes": {outcome.value: count for outcome, count in self.outcomes.items()},
             "reasons": reasons,
-            "attempts": sum(self.attempts.values()),
+            "attempts": {verdict.value: count for verdict, count in self.attempts.items()},
             "bytes_sent": self.bytes_sent,
             "rows_per_second": round(self.rows_per_second, 3),
             "bytes_per_second": round(self.bytes_per_second),
@@ -93,6 +110,31 @@ class Snapshot:
             "under_way": self.pace.under_way,
             "note": self.pace.note,
         }
+
+
+def read_snapshot(facts: Mapping[str, Any]) -> Snapshot:
+    """The snapshot that these facts were made of, of a run that sends. Raises `ValueError`, `KeyError`, `TypeError`."""
+    known = {reason.value: reason for reason in Reason}
+    reasons = {
+        (Outcome(outcome), known[reason]): int(count)
+        for outcome, inner in facts["reasons"].items()
+        for reason, count in inner.items()
+    }
+    return Snapshot(
+        datetime.fromisoformat(facts["taken_at"]).timestamp(),
+        True,
+        int(facts["rows"]),
+        int(facts["total"]),
+        {Outcome(outcome): int(count) for outcome, count in facts["outcomes"].items()},
+        reasons,
+        {Verdict(verdict): int(count) for verdict, count in facts["attempts"].items()},
+        0.0,
+        (),
+        int(facts["bytes_sent"]),
+        float(facts["rows_per_second"]),
+        float(facts["bytes_per_second"]),
+        PaceNow(State(facts["state"]), int(facts["at_once"]), int(facts["under_way"]), str(facts["note"])),
+    )
 
 
 class Lookout:
