@@ -28,7 +28,6 @@ from batchupload.pipeline import Pipeline
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.repair import require_decoders
 from batchupload.report import (
     Report,
     ReportError,
@@ -47,7 +46,7 @@ from batchupload.status_file import keep_status, status_path
 from batchupload.stop import Stop
 from batchupload.summary import AGAIN, Summary, Tally
 from batchupload.survey import Survey, survey
-from batchupload.throttle import Throttle
+from batchupload.throttle import BYTES_CREDIT, Throttle
 from batchupload.workers.sites import open_site
 
 WRITING_SECONDS = 60e-6
@@ -91,7 +90,10 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     began = datetime.now().astimezone()
     if settings.photos.root and not is_folder(settings.photos.root):
         raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
-    require_decoders(settings.photos)
+    if settings.photos.repair:
+        from batchupload.repair import require_decoders  # here, since most runs need it not
+
+        require_decoders(settings.photos)
     layouts = open_manifests(wish.manifests, wish.only, settings.manifest)
     if not wish.quiet:
         for layout in layouts:
@@ -108,8 +110,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     path = report_path(manifests, settings.report.folder, wish.report, began)
     stop, tally = Stop(), Tally()
     rate, bandwidth = (
-        Throttle(limit, loop.time, datetime.now) if limit else None
-        for limit in (settings.pace.rate, settings.pace.bandwidth)
+        Throttle(limit, loop.time, datetime.now, credit) if limit else None
+        for limit, credit in ((settings.pace.rate, 0.0), (settings.pace.bandwidth, BYTES_CREDIT))
     )
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:

@@ -50,6 +50,10 @@ class Row:
     """Set where the row can't be used as it is."""
 
 
+Fetched = Mapping[str, bytes] | Problem
+"""Photo field → bytes, for photos that have an address; or why one of them could not be had."""
+
+
 class NoteKind(StrEnum):
     """What there is to say of photos beside their outcome."""
 

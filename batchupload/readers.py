@@ -12,12 +12,10 @@ from threading import Condition
 from types import TracebackType
 from typing import Self, TypeVar
 
-from batchupload.model import PhotoSet, Problem, Wanted
+from batchupload.model import Fetched, PhotoSet, Problem, Wanted
 from batchupload.photos import FilesExhaustedError, Mend, load_photos
 from batchupload.reasons import Reason
-from batchupload.repair import repair
 from batchupload.shop_settings import PhotoSettings
-from batchupload.sources.sources import Fetched
 
 MOST_READERS = 8
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -55,7 +53,11 @@ class Readers:
 
     async def load(self, wanted: Sequence[Wanted], settings: PhotoSettings, fetched: Sequence[Fetched]) -> list[Read]:
         """The photos of each order; some are `fetched` already, or could not be."""
-        mend = partial(repair, settings=settings, room=self._room.take) if settings.repair else None
+        mend = None
+        if settings.repair:
+            from batchupload.repair import repair  # here, since most runs need it not
+
+            mend = partial(repair, settings=settings, room=self._room.take)
         try:
             return await self.do(lambda: list(map(_load, wanted, repeat(settings), fetched, repeat(mend))))
         except TimeoutError:

@@ -1,17 +1,19 @@
 """Where photos are read and sent: the seam between a run, which decides, and the hands that do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from batchupload.attempt import make_attempt
 from batchupload.endpoint import Endpoint
-from batchupload.model import Attempt, AwayPhotos, PhotoSet, Problem, Wanted
+from batchupload.model import Attempt, AwayPhotos, Fetched, PhotoSet, Problem, Wanted, is_address
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.settings import Settings
-from batchupload.sources.sources import Sources
 from batchupload.stop import Stop
+
+if TYPE_CHECKING:
+    from batchupload.sources.sources import Sources
 
 Found = PhotoSet | AwayPhotos | Problem | Reason
 """A photo set, here or away; what is wrong with it; or why it could not be looked at."""
@@ -43,25 +45,36 @@ class ThisProcess:
     def __init__(self, settings: Settings, readers: Readers, endpoint: Endpoint | None, stop: Stop) -> None:
         self._settings = settings
         self._readers = readers
-        self._sources = Sources(settings.photos, settings.retry, settings.timeouts)
+        self._sources: Sources | None = None
         self._endpoint = endpoint
         self._stop = stop
         self.loaders = readers.count
 
     async def __aenter__(self) -> Self:
-        await self._sources.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._sources.__aexit__(kind, error, trace)
+        if self._sources:
+            await self._sources.__aexit__(kind, error, trace)
 
     async def look(self, several: Sequence[Wanted]) -> list[Found]:
         """See `Site`."""
         async with self._stop.interruptible():
-            fetched = await self._sources.fetch([wanted.photos for wanted in several])
+            fetched = await self._fetch([wanted.photos for wanted in several])
             return [*await self._readers.load(several, self._settings.photos, fetched)]
+
+    async def _fetch(self, several: Sequence[Mapping[str, str]]) -> Sequence[Fetched]:
+        """Of each order's photos those that have an address."""
+        if not any(is_address(path) for photos in several for path in photos.values()):
+            return [{}] * len(several)
+        if self._sources is None:
+            from batchupload.sources.sources import Sources  # here, since most runs need it not
+
+            settings = self._settings
+            self._sources = await Sources(settings.photos, settings.retry, settings.timeouts).__aenter__()
+        return await self._sources.fetch(several)
 
     async def send(self, order_id: str, photos: PhotoSet | AwayPhotos, limit: float, *, reuse: bool) -> Attempt:
         """See `Site`."""

@@ -9,6 +9,9 @@ LOOK_AGAIN = 1.0
 """Seconds after which who waits looks again: the hour may have struck."""
 TOO_SHORT = 1e-6
 """Seconds that are not waited: a clock may not be fine enough to tell that they have passed."""
+BYTES_CREDIT = 0.1
+"""Seconds' worth of bytes that may be saved up: a slice goes every few milliseconds, and who is woken late for one
+shall not lose what went unused meanwhile."""
 
 
 class Limits(Protocol):
@@ -22,13 +25,16 @@ class Throttle:
     """What is taken is a debt that time pays off at the rate in force; nothing goes while there is one.
 
     A limiter from a library keeps the rate it was made with; here the debt is kept in units, so that a new rate counts
-    at once for what already waits.
+    at once for what already waits. So many seconds' worth of `credit` may be saved up.
     """
 
-    def __init__(self, timetable: Limits, now: Callable[[], float], clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, timetable: Limits, now: Callable[[], float], clock: Callable[[], datetime], credit: float = 0.0
+    ) -> None:
         self._timetable = timetable
         self._now = now
         self._clock = clock
+        self._credit = credit
         self._debt = 0.0
         self._paid = now()
         self._turn = asyncio.Lock()
@@ -43,7 +49,7 @@ class Throttle:
     def wait(self) -> float:
         """Seconds until the next may go, at the present rate."""
         rate, now = self.rate, self._now()
-        self._debt = 0.0 if rate is None else max(0.0, self._debt - rate * (now - self._paid))
+        self._debt = 0.0 if rate is None else max(-rate * self._credit, self._debt - rate * (now - self._paid))
         self._paid = now
         wait = 0.0 if rate is None else self._debt / rate
         return wait if wait > TOO_SHORT else 0.0

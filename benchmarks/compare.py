@@ -27,7 +27,12 @@ from peers import AT_ONCE, FIELDS, PEERS
 from batchupload.samples import draw_photo
 
 HERE = Path(__file__).parent
-OURS = "batchupload"
+OURS = {
+    "batchupload": ("--concurrency", str(AT_ONCE)),
+    "batchupload, auto": (),
+    "batchupload, 2 processes": ("--concurrency", str(AT_ONCE)),
+}
+"""With everything on, at the concurrency of the others, and as it comes."""
 SIZES = {"30 KB": (30_000, 4000, 300), "300 KB": (300_000, 1000, 90), "1.8 MB": (1_800_000, 300, 36)}
 """Bytes of a photo, orders, and different photos, which the orders share."""
 
@@ -62,11 +67,11 @@ def build(folder: Path) -> dict[str, Path]:
 
 
 def command(client: str, url: str, manifest: Path) -> list[str]:
-    """As one would type it; batchupload with everything on, at the concurrency of the others."""
-    if client != OURS:
+    """As one would type it."""
+    if client not in OURS:
         return [sys.executable, str(HERE / "peers.py"), client, url, str(manifest)]
     return [
-        sys.executable, "-m", "batchupload", "run", str(manifest), "--endpoint", url, "--concurrency", str(AT_ONCE),
+        sys.executable, "-m", "batchupload", "run", str(manifest), "--endpoint", url, *OURS[client],
         "--validate", "header", "--report", "report.csv", "-q", "--json",
     ]  # fmt: skip
 
@@ -77,7 +82,8 @@ def measure(client: str, port: int, manifest: Path, orders: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         words = command(client, f"http://127.0.0.1:{port}/upload", manifest)
-        process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True)
+        env = {**os.environ, "BATCHUPLOAD_PACE_PROCESSES": "2" if client.endswith("processes") else "1"}
+        process = subprocess.Popen(words, cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
         assert process.stdout
         said = process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)
@@ -86,7 +92,7 @@ def measure(client: str, port: int, manifest: Path, orders: int) -> Run:
         process.stdout.close()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    accepted = json.loads(said)["outcomes"]["uploaded"] if client == OURS else int(said)
+    accepted = json.loads(said)["outcomes"]["uploaded"] if client in OURS else int(said)
     seen = stats(port)
     if not accepted == seen["requests"] == orders:
         raise SystemExit(f"{client}: {accepted} accepted and {seen['requests']:.0f} seen of {orders}")
@@ -123,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    clients = [OURS, *(name for name in PEERS if name.split(",")[0] in {"curl --parallel", "aiohttp"})]
+    clients = [*OURS, *(name for name in PEERS if name.split(",")[0] in {"curl --parallel", "aiohttp"})]
     clients += [name for name in PEERS if name not in clients and importlib.util.find_spec(name.split(",")[0])]
     runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:

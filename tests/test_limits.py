@@ -9,7 +9,7 @@ from conftest import Shop, outcomes, send_to_sandbox
 from simulation import VirtualLoop
 
 from batchupload.bounds import Bound, Holdup, Waits, what_bounded
-from batchupload.throttle import Throttle
+from batchupload.throttle import BYTES_CREDIT, Throttle
 from batchupload.timetable import Timetable, bytes_per_second, orders_per_second, timetable
 
 M = 1 << 20
@@ -62,6 +62,10 @@ def test_the_day_begins_with_what_was_in_force_the_evening_before() -> None:
     assert found == [None, None, 5, 5, None]
 
 
+LATE = 1.2
+"""Time that passes for each second of sleep, where a loop has much to do."""
+
+
 def in_virtual_time(work: Coroutine[Any, Any, float], loop: VirtualLoop) -> float:
     try:
         return loop.run_until_complete(work)
@@ -98,6 +102,20 @@ def test_a_debt_of_hours_is_forgotten_once_there_is_no_limit() -> None:
         return loop.time()
 
     assert in_virtual_time(carry(), loop) == pytest.approx(60, abs=2)
+
+
+def test_who_is_woken_late_loses_nothing_of_the_bandwidth() -> None:
+    loop = VirtualLoop()
+    hours = timetable("1M", bytes_per_second)
+    assert hours
+
+    async def carry() -> float:
+        throttle = Throttle(hours, lambda: loop.time() * LATE, datetime.now, BYTES_CREDIT)
+        for _ in range(640):
+            await throttle.passed(16 * 1024)
+        return loop.time() * LATE
+
+    assert in_virtual_time(carry(), loop) == pytest.approx(10, rel=0.02)
 
 
 async def test_no_more_orders_go_in_a_second_than_allowed(shop: Shop) -> None:

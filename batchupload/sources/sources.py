@@ -7,7 +7,7 @@ from typing import Self
 
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from batchupload.model import Problem, is_address
+from batchupload.model import Fetched, Problem, is_address
 from batchupload.photos import PhotoError
 from batchupload.reasons import Reason
 from batchupload.settings import RetrySettings, TimeoutSettings
@@ -15,12 +15,9 @@ from batchupload.shop_settings import PhotoSettings
 from batchupload.sources.objects import Objects
 from batchupload.sources.web import NotFetchedError, Web
 
-Fetched = Mapping[str, bytes] | Problem
-"""Photo field → bytes, for those that have an address; or why one of them could not be had."""
-
 
 class Sources:
-    """Fetches photos, several at once. An async context manager; opens nothing before it is needed."""
+    """Fetches photos, several at once. An async context manager."""
 
     def __init__(self, photos: PhotoSettings, retry: RetrySettings, timeouts: TimeoutSettings) -> None:
         self._web = Web(photos, timeouts, private=photos.allow_private_hosts)
@@ -42,8 +39,6 @@ class Sources:
 
     async def fetch(self, several: Sequence[Mapping[str, str]]) -> list[Fetched]:
         """Of each order's photos those that have an address. Raises nothing for what hosts and networks do."""
-        if not any(is_address(path) for photos in several for path in photos.values()):
-            return [{}] * len(several)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._photos(photos)) for photos in several]
         return [task.result() for task in tasks]

@@ -11,9 +11,6 @@ from batchupload.settings import Settings
 from batchupload.site import Site, ThisProcess
 from batchupload.stop import Stop
 from batchupload.throttle import Throttle
-from batchupload.workers.crew import Crew
-from batchupload.workers.processes import worker_process
-from batchupload.workers.words import Begin
 
 NOBODY_COMES = 0.0
 """Seconds for which a run waits for a worker once all its processes have died: none comes by itself."""
@@ -26,6 +23,11 @@ async def open_site(
     """The site of one run, which is to `send` or only to look. Raises `BatchuploadError` where it can't be had."""
     async with AsyncExitStack() as stack:
         if send and settings.pace.processes > 1:
+            # Imported here, since most runs need none of it and every run waits for what it imports.
+            from batchupload.workers.crew import Crew
+            from batchupload.workers.processes import worker_process
+            from batchupload.workers.words import Begin
+
             begin = Begin(settings, send, __version__, tuple(folders))
             links = [await stack.enter_async_context(worker_process(begin)) for _ in range(settings.pace.processes)]
             crew = await stack.enter_async_context(Crew(stop, len(links), NOBODY_COMES, bandwidth))

@@ -16,7 +16,7 @@ from batchupload.reasons import Reason
 from batchupload.report import is_folder
 from batchupload.site import Site, ThisProcess
 from batchupload.stop import InterruptedAttemptError, Stop
-from batchupload.throttle import Throttle
+from batchupload.throttle import BYTES_CREDIT, Throttle
 from batchupload.workers.words import (
     LEASE_SECONDS,
     Answer,
@@ -116,7 +116,7 @@ class Worker:
                 problem = f"it can't read {folder}: mount it there as it is here"
         endpoint = None
         if begin.send:
-            bandwidth = Throttle(self._allotted, self._loop.time, datetime.now)
+            bandwidth = Throttle(self._allotted, self._loop.time, datetime.now, BYTES_CREDIT)
             endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, bandwidth))
         site = await stack.enter_async_context(ThisProcess(settings, readers, endpoint, self._stop))
         name = f"{socket.gethostname()}:{os.getpid()}"
