@@ -16,6 +16,7 @@ from batchupload import __version__, cli_care, cli_watch
 from batchupload.cli_scan import scan
 from batchupload.colour import wanted, with_outcomes_painted
 from batchupload.console import leave, say, screen_width, tell
+from batchupload.logs import event, is_json, notice, start_logging
 from batchupload.model import BatchuploadError
 from batchupload.options import DEFAULT_CONFIG, JOB_OPTIONS, PROFILE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
@@ -34,17 +35,7 @@ EXIT_CODES = {
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
 
 
-class LogLines(logging.Handler):
-    """Log lines on standard error as it is at that moment: the live display stands in for it, so that they go above.
-
-    Where it can't be written they are lost, and nothing else is.
-    """
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        with suppress(OSError):
-            sys.stderr.write(f"{self.format(record)}\n")
-            sys.stderr.flush()
+log = logging.getLogger(__name__)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EXIT_CODES)
@@ -150,6 +141,7 @@ def demo(folder: Path | None, orders: int) -> None:
     """
     from batchupload.demo import play
 
+    start_logging(0)
     leave(play(folder, orders, say, screen_width()))
 
 
@@ -199,19 +191,23 @@ def history(config: Path | None, profile: str | None, as_json: bool, limit: int)
 
 
 @cli.command()
-@click.argument("what", metavar="RUN|ORDER")
+@click.argument("what", metavar="RUN|ORDER|ID")
 @_LEDGER_OPTIONS
 def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> None:
-    """Show what the ledger knows of a run, by its number, or of an order: each attempt, and what each run said."""
+    """Show what the ledger knows of a run, by its number, or of an order: each attempt, and what each run said.
+
+    ID is that of an order's row in a run, RUN-LINE, as JSON log lines have it.
+    """
     from batchupload import history as past
 
     with past.read_ledger(_ledger_path(config, profile)) as ledger:
         run = ledger.run(int(what)) if what.isascii() and what.isdigit() and len(what) < 10 else None
-        attempts, outcomes = ledger.attempts(what), ledger.outcomes(what)
-        lines = [f"Order {what}", *(attempt.line() for attempt in attempts), *(said.text() for said in outcomes)]
+        order = what if ledger.outcomes(what) else ledger.order_of(what) or what
+        attempts, outcomes = ledger.attempts(order), ledger.outcomes(order)
+        lines = [f"Order {order}", *(attempt.line() for attempt in attempts), *(said.text() for said in outcomes)]
         text = run.text() if run else "\n".join(lines)
     if as_json:
-        text = past.as_json(run or {"order_id": what, "attempts": attempts, "outcomes": outcomes})
+        text = past.as_json(run or {"order_id": order, "attempts": attempts, "outcomes": outcomes})
     elif not (run or attempts or outcomes):
         raise BatchuploadError(f"{what}: the ledger knows no such run or order. `batchupload history` lists the runs.")
     say(text)
@@ -236,7 +232,10 @@ def main() -> None:
             error.show()
         leave(error.exit_code)
     except BatchuploadError as error:
-        tell(str(error))
+        if is_json():
+            log.error("%s", error, extra=event("not_begun", exit_code=error.exit_code))
+        else:
+            tell(str(error))
         leave(error.exit_code)
     except BrokenPipeError:
         leave(1)
@@ -260,12 +259,14 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
 
     from batchupload.job import Wish, execute, plan
 
+    early = options["log_format"] or os.environ.get("BATCHUPLOAD_LOG_FORMAT")
+    start_logging(0, as_json=early == "json")  # also for what is wrong with the settings
     given = settings_from(options, send=send)
     settings = given.settings
     paths = manifests or settings.manifest.paths
     if not paths:
         raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
-    _log(options["verbose"])
+    start_logging(options["verbose"], as_json=settings.log.format == "json", quiet=options["quiet"])
     wish = Wish(
         paths, send, options["only"] or frozenset(), options["limit"], options["report"],
         options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
@@ -281,19 +282,10 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
             text, coloured = summary.as_text(screen_width()), wanted(sys.stdout)
             click.echo(with_outcomes_painted(text) if coloured else text, color=coloured)
     except OSError as error:  # what the run came to is in its report, and in its exit code
-        tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
+        text = f"batchupload: the summary can't be printed ({error.strerror}). Report: {summary.report}"
+        notice("summary_not_printed", text)
     leave(summary.exit_code)
 
 
 def _ledger_path(config: Path | None, profile: str | None) -> Path:
     return settings_from({"config": config, "profile": profile}, send=False).settings.ledger.path
-
-
-def _log(verbosity: int) -> None:
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[LogLines()]
-    )
-    logging.getLogger("batchupload").setLevel(logging.INFO if verbosity else logging.WARNING)
-    if verbosity > 1:
-        for library in ("aiohttp", "asyncio", "batchupload"):  # not Pillow, which logs what photos say of people
-            logging.getLogger(library).setLevel(logging.DEBUG)

@@ -13,6 +13,7 @@ from typing import Any
 from batchupload.ledger_file import connect, distrusted, existing, failed, is_held
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
+from batchupload.row_log import read_row_id, row_id
 from batchupload.summary import NEXT_STEP, duration, size
 
 Counts = dict[str, dict[str, int]]
@@ -108,6 +109,8 @@ class PastAttempt:
 class PastOutcome:
     """What a run said of an order."""
 
+    id: str
+    """Of the row in that run, as log lines have it."""
     run: int
     line: int
     outcome: str
@@ -118,7 +121,7 @@ class PastOutcome:
         """On one line."""
         sentence = next((reason.sentence for reason in Reason if reason == self.reason), self.reason)
         detail = f" [{self.detail}]" if self.detail else ""
-        return f"  run {self.run}, line {self.line}: {self.outcome}. {sentence}{detail}"
+        return f"  run {self.run}, line {self.line}: {self.outcome}. {sentence}{detail} ({self.id})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +219,22 @@ class History:
     def outcomes(self, order_id: str) -> list[PastOutcome]:
         """What each run said of an order."""
         found = self._database.execute(
-            "SELECT run, line, outcome, reason, detail FROM outcomes WHERE order_id = ? ORDER BY run, line", (order_id,)
+            "SELECT CASE WHEN json_array_length(manifests) > 1 THEN manifest + 1 END, run, line, outcome, reason, "
+            "detail FROM outcomes JOIN runs ON runs.id = run WHERE order_id = ? ORDER BY run, line",
+            (order_id,),
         )
-        return [PastOutcome(*row) for row in found]
+        return [PastOutcome(row_id(run, line, place), run, line, *rest) for place, run, line, *rest in found]
+
+    def order_of(self, identity: str) -> str | None:
+        """The number of the order whose row in a run has this id, if there is one."""
+        if (parts := read_row_id(identity)) is None:
+            return None
+        run, manifest, line = parts
+        found = self._database.execute(
+            "SELECT order_id FROM outcomes WHERE run = ? AND manifest = ? AND line = ?",
+            (run, (manifest or 1) - 1, line),
+        ).fetchone()
+        return str(found[0]) if found else None
 
 
 def as_json(found: object) -> str:

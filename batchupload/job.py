@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from batchupload import __version__
+from batchupload import __version__, run_log
 from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
 from batchupload.inputs import open_manifests
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
+from batchupload.logs import RUN, event, notice
 from batchupload.manifest import Layout, read_rows
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
@@ -38,7 +39,9 @@ from batchupload.report import (
     move_back,
     report_path,
 )
-from batchupload.screen import display_for, tell, watch
+from batchupload.row_log import RowLog
+from batchupload.run_log import EventDisplay, log_pace
+from batchupload.screen import display_for, watch
 from batchupload.settings import Settings
 from batchupload.snapshot import Lookout, RunFacts, pace_now
 from batchupload.source import STDIN, is_changed
@@ -97,7 +100,7 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     layouts = open_manifests(wish.manifests, wish.only, settings.manifest)
     if not wish.quiet:
         for layout in layouts:
-            tell(f"{layout}\n")
+            notice("manifest_found", str(layout), manifest=str(layout.path))
     return Plan(layouts, survey(_rows(layouts, wish, settings), settings.photos.root), began)
 
 
@@ -121,19 +124,21 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
-        recorder = Recorder(
-            ledger, report, tally, stop, mask_orders=settings.log.mask_orders, max_failures=settings.pace.max_failures
-        )
+        row_log = RowLog(ledger.run if ledger else None, manifests, mask_orders=settings.log.mask_orders)
+        recorder = Recorder(ledger, report, tally, stop, row_log=row_log, max_failures=settings.pace.max_failures)
         pipeline = Pipeline(
             settings, plan.survey, site, readers, pace, stop, recorder, send=wish.send, force=wish.force
         )
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
-        display = display_for(quiet=wish.quiet, verbose=wish.verbose)
+        as_events = settings.log.format == "json" and not wish.quiet
+        display = EventDisplay() if as_events else display_for(quiet=wish.quiet, verbose=wish.verbose)
         pace_of = functools.partial(pace_now, pace if wish.send else None, stop, rate, bandwidth)
         lookout = Lookout(tally, total, pace_of, loop.time, sends=wish.send)
         facts = _facts(ledger, began, manifests, path)
+        RUN.set(facts.run)
+        run_log.began(facts, total, sends=wish.send)
         status = keep_status(status_path(ledger.path), facts, lookout.look) if ledger else None
-        await stack.enter_async_context(_beside(status))
+        await stack.enter_async_context(_beside(status, log_pace(lookout.look)))
         async with _beside(
             watch(display, lookout.look) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
@@ -168,13 +173,14 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             try:
                 await ledger.end_run(datetime.now().astimezone(), summary.as_json())
             except LedgerError as error:
-                log.error("%s", error)
+                log.error("%s", error, extra=event("ledger_lost"))
                 summary = replace(summary, stopped=Reason.LEDGER_LOST)
     for ending in recorder.unreported:
-        tell(f"not in the report: {recorder.line(ending)}\n")
+        notice("not_in_report", f"not in the report: {row_log.line(ending)}")
     if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:
         hurried = stop.cause is Reason.DEADLINE or stop.signal is not None
         summary = replace(summary, page=await page_beside(path, hurried=hurried))
+    run_log.ended(summary)
     return summary
 
 
@@ -276,7 +282,8 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
             return
         stop.signal = number
         stop.ask(Reason.STOPPED)
-        tell(f"\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n")
+        text = f"\nStopping: the orders under way have {drain:g} s to end. Once more stops at once."
+        notice("stop_asked", text, signal=number.name)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, so that the run outlives its terminal

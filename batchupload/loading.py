@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from batchupload.ending import already_uploaded, good, not_tried_again, unusable
+from batchupload.logs import event
 from batchupload.model import AwayPhotos, Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
@@ -114,5 +115,8 @@ class Loading:
             for place, other in self._sightings.meet(order_id, found.digest)
         ]
         if self._sightings.full and not was_full:
-            log.warning("So many photos that those to come are compared only with those up to here.")
+            log.warning(
+                "So many photos that those to come are compared only with those up to here.",
+                extra=event("comparison_full"),
+            )
         return notes

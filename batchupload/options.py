@@ -33,10 +33,11 @@ SETTING_OF = {
     "canary": "pace.canary",
     "max_failures": "pace.max_failures",
     "pattern": "scan.patterns",
+    "log_format": "log.format",
 }
 OF_THESE_MANIFESTS = frozenset({"encoding", "delimiter", "sheet"})
 """Options that say how manifests are to be read; a report needs none of them."""
-NOT_REPEATED = frozenset({"deadline", "canary", "max_failures", "pattern"})
+NOT_REPEATED = frozenset({"deadline", "canary", "max_failures", "pattern", "log_format"})
 """Options that a command which goes on from here doesn't need."""
 
 
@@ -109,6 +110,9 @@ JOB_OPTIONS = options_of(
     click.option("--sheet", metavar="NAME", help="Sheet of a workbook [the first]."),
     click.option("-q", "--quiet", is_flag=True, help="No progress, and no summary but for --json."),
     click.option("-v", "--verbose", count=True, help="A line for each row; -vv also tells what the libraries say."),
+    click.option(
+        "--log-format", type=click.Choice(["text", "json"]), help="Log lines on standard error as text or JSON [text]."
+    ),
     click.option("--json", "as_json", is_flag=True, help="The summary as one line of JSON on standard output."),
 )
 

@@ -172,13 +172,6 @@ def display_for(*, quiet: bool, verbose: bool, out: TextIO | None = None) -> Dis
     return None
 
 
-def tell(text: str) -> None:
-    """Say it on standard error, as far as that can be written: a full disk or a closed pipe there ends no run."""
-    with suppress(OSError):
-        sys.stderr.write(text)
-        sys.stderr.flush()
-
-
 async def watch(display: Display, look: Callable[[], Snapshot]) -> None:
     """Show the run from time to time, until cancelled or until it can't be shown: the run goes on unseen."""
     try:

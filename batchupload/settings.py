@@ -172,6 +172,9 @@ class LedgerSettings(Section):
 class LogSettings(Section):
     """What log lines show."""
 
+    format: Literal["text", "json"] = Field(
+        "text", description="text, or json for one JSON object a line; on standard error."
+    )
     mask_orders: bool = Field(False, description="true shows of an order number only its last four characters.")
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
@@ -33,6 +34,8 @@ class Unhurried(io.RawIOBase):
         self._size = 0
         """Bytes not yet written, those under way included."""
         self._lost = 0
+        self.missing: Callable[[int], str] = _missing
+        """What is said where so many lines were lost."""
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._pump, name="stderr", daemon=True)
 
@@ -56,8 +59,7 @@ class Unhurried(io.RawIOBase):
                 self._lost += 1
                 return len(taken)
             if self._lost:
-                note = f"… {self._lost:,} lines are missing here: nobody read them in time\n".encode()
-                self._add(note)
+                self._add(f"{self.missing(self._lost)}\n".encode())
                 self._lost = 0
             self._add(taken)
             if self._thread.ident is None:
@@ -96,6 +98,10 @@ class Unhurried(io.RawIOBase):
                 with self._changed:
                     self._size -= written
                     self._changed.notify_all()
+
+
+def _missing(lines: int) -> str:
+    return f"… {lines:,} lines are missing here: nobody read them in time"
 
 
 def unhurried() -> io.TextIOWrapper:

@@ -149,34 +149,35 @@ class Summary:
 
     def as_json(self) -> str:
         """For machines, on one line."""
+        return json.dumps(self.facts(), ensure_ascii=False)
+
+    def facts(self) -> dict[str, object]:
+        """For machines."""
         tally = self.tally
         reasons: dict[str, dict[str, int]] = {}
         for (outcome, reason), count in tally.reasons.items():
             reasons.setdefault(outcome, {})[reason] = count
-        return json.dumps(
-            {
-                "exit_code": self.exit_code,
-                "run": self.run,
-                "rows": tally.rows,
-                "outcomes": {outcome.value: tally.outcomes[outcome] for outcome in Outcome},
-                "reasons": reasons,
-                "left_out": self.left_out,
-                "sent_orders": tally.sent,
-                "attempts": tally.attempts,
-                "bytes_sent": tally.bytes_sent,
-                "notes": tally.notes,
-                "seconds": round(self.seconds, 3),
-                "orders_per_second": round(tally.sent / self.seconds, 3) if self.seconds else 0.0,
-                "bounded_by": self.bounded.bound if self.bounded else None,
-                "stopped": self.stopped,
-                "seen": self.seen or None,
-                "broken": self.broken or None,
-                "report": str(self.report),
-                "page": str(self.page) if self.page else None,
-                "next_command": self.next_command or None,
-            },
-            ensure_ascii=False,
-        )
+        return {
+            "exit_code": self.exit_code,
+            "run": self.run,
+            "rows": tally.rows,
+            "outcomes": {outcome.value: tally.outcomes[outcome] for outcome in Outcome},
+            "reasons": reasons,
+            "left_out": self.left_out,
+            "sent_orders": tally.sent,
+            "attempts": tally.attempts,
+            "bytes_sent": tally.bytes_sent,
+            "notes": tally.notes,
+            "seconds": round(self.seconds, 3),
+            "orders_per_second": round(tally.sent / self.seconds, 3) if self.seconds else 0.0,
+            "bounded_by": self.bounded.bound if self.bounded else None,
+            "stopped": self.stopped,
+            "seen": self.seen or None,
+            "broken": self.broken or None,
+            "report": str(self.report),
+            "page": str(self.page) if self.page else None,
+            "next_command": self.next_command or None,
+        }
 
     def as_text(self, width: int) -> str:
         """For people, in lines of `width` columns; paths and commands stay whole."""

@@ -11,6 +11,7 @@ from operator import attrgetter
 from types import TracebackType
 from typing import Self
 
+from batchupload.logs import event
 from batchupload.model import Attempt, AwayPhotos, Finding, PhotoSet, Verdict, Wanted
 from batchupload.reasons import Reason
 from batchupload.site import Found
@@ -81,7 +82,7 @@ class Hand:
                 group.create_task(self._give())
                 group.create_task(self._take())
         except* LinkLostError as lost:
-            log.warning("Worker %s is lost: %s", self.link.name, lost.exceptions[0])
+            log.warning("Worker %s is lost: %s", self.link.name, lost.exceptions[0], extra=event("worker_lost"))
         finally:
             self.lost = True
             for future in self._asked.values():
