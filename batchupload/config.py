@@ -192,7 +192,7 @@ def _example_of(section: type[BaseModel], indent: str) -> Iterator[str]:
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
     """Make the file's relative paths count from its own folder."""
-    for section, name in (("photos", "root"), ("ledger", "path"), ("report", "folder")):
+    for section, name in (("photos", "root"), ("ledger", "path"), ("report", "folder"), ("metrics", "textfile")):
         inner = tree.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(name), str):
             inner[name] = str(folder / inner[name])

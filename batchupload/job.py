@@ -22,6 +22,7 @@ from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
 from batchupload.logs import RUN, event, notice
 from batchupload.manifest import Layout, read_rows
+from batchupload.metrics_out import open_metrics
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.page.beside import page_beside
@@ -42,7 +43,7 @@ from batchupload.report import (
 from batchupload.row_log import RowLog
 from batchupload.run_log import EventDisplay, log_pace
 from batchupload.screen import display_for, watch
-from batchupload.settings import Settings
+from batchupload.settings import MetricsSettings, Settings
 from batchupload.snapshot import Lookout, RunFacts, pace_now
 from batchupload.source import STDIN, is_changed
 from batchupload.status_file import keep_status, status_path
@@ -121,6 +122,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         readers = stack.enter_context(Readers(settings.timeouts.photos))
         folders = [settings.photos.root] if settings.photos.root else [path.parent for path in manifests]
         site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, folders, send=wish.send))
+        metrics = await stack.enter_async_context(open_metrics(settings.metrics if wish.send else MetricsSettings()))
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
@@ -138,7 +140,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         RUN.set(facts.run)
         run_log.began(facts, total, sends=wish.send)
         status = keep_status(status_path(ledger.path), facts, lookout.look) if ledger else None
-        await stack.enter_async_context(_beside(status, log_pace(lookout.look)))
+        figures = metrics.of(facts, lookout.look, ledger) if ledger else None
+        await stack.enter_async_context(_beside(status, figures, log_pace(lookout.look)))
         async with _beside(
             watch(display, lookout.look) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
@@ -175,6 +178,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             except LedgerError as error:
                 log.error("%s", error, extra=event("ledger_lost"))
                 summary = replace(summary, stopped=Reason.LEDGER_LOST)
+    await metrics.ended(summary.exit_code)
     for ending in recorder.unreported:
         notice("not_in_report", f"not in the report: {row_log.line(ending)}")
     if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:

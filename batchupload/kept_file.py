@@ -38,8 +38,8 @@ class KeptFile:
         self._doing: asyncio.Future[str] | None = None
 
     async def write(self, content: Callable[[], bytes]) -> str:
-        """Replace it; nothing where the disk has not yet taken what was there before. Why it failed, if it did."""
-        if self._doing and not self._doing.done():
+        """Replace it; nothing where the disk does not take what was there before. Why it failed, if it did."""
+        if self._doing and not self._doing.done() and not (await asyncio.wait([self._doing], timeout=DISK_SECONDS))[0]:
             return "the disk does not answer"
         made = content()
         return await self._do(lambda: replace_file(self._path, made, self._mode))
