@@ -2,7 +2,6 @@
 
 import atexit
 import io
-import logging
 import os
 import signal
 import sys
@@ -13,12 +12,14 @@ from typing import Any
 import click
 
 from batchupload import __version__, cli_care, cli_watch
+from batchupload.cli_init import init
 from batchupload.cli_scan import scan
+from batchupload.cli_tell import notify, see_through, teller
 from batchupload.colour import wanted, with_outcomes_painted
 from batchupload.console import leave, say, screen_width, tell
-from batchupload.logs import event, is_json, notice, start_logging
+from batchupload.logs import start_logging
 from batchupload.model import BatchuploadError
-from batchupload.options import DEFAULT_CONFIG, JOB_OPTIONS, PROFILE, options_of, settings_from
+from batchupload.options import JOB_OPTIONS, PROFILE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
 
 EXIT_CODES = {
@@ -33,9 +34,6 @@ EXIT_CODES = {
     143: "stopped by SIGTERM, drained",
 }
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
-
-
-log = logging.getLogger(__name__)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EXIT_CODES)
@@ -65,6 +63,9 @@ def cli() -> None:
 @click.option("--max-failures", metavar="N|P%", help="End when more than this goes wrong.")
 @click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded.")
 @click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")
+@click.option(
+    "--notify", type=click.Choice(["trouble", "always", "never"]), help="When notify.urls are told of the end."
+)
 def run(manifests: tuple[Path, ...], dry_run: bool, **options: Any) -> None:
     """Send the photos of every row of MANIFESTS, and write a report.
 
@@ -146,22 +147,6 @@ def demo(folder: Path | None, orders: int) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path), default=DEFAULT_CONFIG)
-def init(file: Path) -> None:
-    """Write a commented config to FILE [config.yaml]."""
-    from batchupload.config import example
-
-    try:
-        with open(file, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
-            out.write(example())
-    except FileExistsError:
-        raise BatchuploadError(f"{file}: this file exists; it was left as it is.") from None
-    except OSError as error:
-        raise BatchuploadError(f"{file}: can't be written ({error.strerror}).") from None
-    click.echo(f"Wrote {file}. Set endpoint.url, then look over a manifest: batchupload check orders.csv")
-
-
-@cli.command()
 @click.argument("report", type=click.Path(path_type=Path))
 def page(report: Path) -> None:
     """Make the page of REPORT, an HTML file beside it; one that is there already is made anew."""
@@ -213,7 +198,7 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
     say(text)
 
 
-for command in (scan, *cli_care.COMMANDS, cli_watch.status):
+for command in (init, notify, scan, *cli_care.COMMANDS, cli_watch.status):
     cli.add_command(command)
 
 
@@ -232,10 +217,7 @@ def main() -> None:
             error.show()
         leave(error.exit_code)
     except BatchuploadError as error:
-        if is_json():
-            log.error("%s", error, extra=event("not_begun", exit_code=error.exit_code))
-        else:
-            tell(str(error))
+        tell(str(error), "not_begun", exit_code=error.exit_code)
         leave(error.exit_code)
     except BrokenPipeError:
         leave(1)
@@ -263,17 +245,25 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     start_logging(0, as_json=early == "json")  # also for what is wrong with the settings
     given = settings_from(options, send=send)
     settings = given.settings
-    paths = manifests or settings.manifest.paths
-    if not paths:
-        raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
     start_logging(options["verbose"], as_json=settings.log.format == "json", quiet=options["quiet"])
-    wish = Wish(
-        paths, send, options["only"] or frozenset(), options["limit"], options["report"],
-        options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
-    )  # fmt: skip
-    planned = plan(wish, settings)
-    # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
-    summary = asyncio.Runner().run(execute(wish, settings, planned))
+    told = teller(settings, sends=send)
+    try:
+        paths = manifests or settings.manifest.paths
+        if not paths:
+            raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
+        wish = Wish(
+            paths, send, options["only"] or frozenset(), options["limit"], options["report"],
+            options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
+        )  # fmt: skip
+        planned = plan(wish, settings)
+        # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
+        summary = asyncio.Runner().run(execute(wish, settings, planned))
+    except BatchuploadError as error:
+        message = told.could_not_begin(error.exit_code, EXIT_CODES[error.exit_code])
+        tell(str(error), "not_begun", exit_code=error.exit_code)
+        see_through(message)
+        leave(error.exit_code)
+    message = told.ended(summary)  # on its way before the screen, which may not be read
     settle()
     try:
         if options["as_json"]:
@@ -282,8 +272,8 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
             text, coloured = summary.as_text(screen_width()), wanted(sys.stdout)
             click.echo(with_outcomes_painted(text) if coloured else text, color=coloured)
     except OSError as error:  # what the run came to is in its report, and in its exit code
-        text = f"batchupload: the summary can't be printed ({error.strerror}). Report: {summary.report}"
-        notice("summary_not_printed", text)
+        tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}", "summary_not_printed")
+    see_through(message)
     leave(summary.exit_code)
 
 

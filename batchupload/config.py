@@ -44,9 +44,20 @@ LISTS = {
     "face": "[人像面]",
     "back": "[国徽面]",
     "hand": "[免冠照]",
+    "urls": "['${DINGTALK_URL}']",
 }
 """A list as it may stand for a setting."""
 
+ANCHORED = (
+    ("photos", "root"),
+    ("ledger", "path"),
+    ("report", "folder"),
+    ("metrics", "textfile"),
+    ("cluster", "ca"),
+    ("cluster", "cert"),
+    ("cluster", "key"),
+)
+"""Settings that are paths, which count from the file's own folder."""
 
 EXAMPLE_OF_PROFILES = (
     "# Other shops, each chosen with --profile NAME: what stands there goes over the rest of this file. Each has a",
@@ -150,15 +161,18 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     return tree, origins
 
 
-def example() -> str:
-    """`config.example.yaml`: every key with its default and one line on what it does."""
+def example(answers: Mapping[Path_, object] | None = None) -> str:
+    """`config.example.yaml`: every key with its default, or its answer, and one line on what it does."""
     lines = [
-        "# Settings of batchupload; every key stands here with its default. Delete what you don't change.",
+        "# Settings of batchupload; every key stands here with its default. Delete what you don't change."
+        if not answers
+        else "# Settings of batchupload, as they were answered; every other key with its default.",
         "# Stronger than this file: environment variables such as BATCHUPLOAD_PACE_CONCURRENCY, and the command line.",
     ]
     for section, field in Settings.model_fields.items():
         lines += ["", f"# {field.description}", f"{section}:"]
-        lines += _example_of(_section(field.annotation), "  ")
+        given = {path[1]: value for path, value in (answers or {}).items() if path[0] == section}
+        lines += _example_of(_section(field.annotation), given, "  ")
     lines += ["", *EXAMPLE_OF_PROFILES]
     return "\n".join(lines) + "\n"
 
@@ -181,10 +195,10 @@ def _section(annotation: object) -> type[BaseModel]:
     return annotation
 
 
-def _example_of(section: type[BaseModel], indent: str) -> Iterator[str]:
-    defaults = section.model_construct().model_dump(mode="json", by_alias=True)
+def _example_of(section: type[BaseModel], given: Mapping[str | int, object], indent: str) -> Iterator[str]:
+    values = section.model_construct().model_dump(mode="json", by_alias=True) | dict(given)
     for name, field in section.model_fields.items():
-        value = defaults[field.alias or name]
+        value = values[field.alias or name]
         shown = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
         yield f"{indent}# {field.description}"
         yield f"{indent}{field.alias or name}: {shown.strip().removesuffix('...').strip()}"
@@ -192,7 +206,7 @@ def _example_of(section: type[BaseModel], indent: str) -> Iterator[str]:
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
     """Make the file's relative paths count from its own folder."""
-    for section, name in (("photos", "root"), ("ledger", "path"), ("report", "folder"), ("metrics", "textfile")):
+    for section, name in ANCHORED:
         inner = tree.get(section)
         if isinstance(inner, dict) and isinstance(inner.get(name), str):
             inner[name] = str(folder / inner[name])
@@ -258,7 +272,8 @@ def _mistake(error: Any, origins: Mapping[Path_, str]) -> str:
     kind = error["type"]
     section, field = _setting(path)
     message = PLAIN.get(kind) or _range(field, kind) or error["msg"].removeprefix("Value error, ")
-    given = f", not {error['input']!r}" if kind not in {"missing", "value_error"} else ""
+    secret = path[:1] == ("notify",)  # what stands there may be an address with a key in it
+    given = f", not {error['input']!r}" if kind not in {"missing", "value_error"} and not secret else ""
     if kind in {"extra_forbidden", "invalid_key"}:
         names = [f.alias or n for n, f in section.model_fields.items()]
         near = _nearest(str(path[-1]), names)

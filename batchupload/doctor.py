@@ -16,8 +16,9 @@ from batchupload.checkup import Checkup, mend, ok, warning
 from batchupload.inputs import files_of
 from batchupload.ledger_file import connect, failed, is_held, resolved
 from batchupload.model import BatchuploadError
+from batchupload.notify import NotifyError, channels
 from batchupload.reach import reach
-from batchupload.settings import Settings
+from batchupload.settings import NotifySettings, Settings
 from batchupload.source import ManifestError
 from batchupload.summary import size
 
@@ -43,6 +44,7 @@ async def examine(settings: Settings, config: Path | None, *, sends: bool) -> Se
         ("photos", partial(_photos, settings.photos.root)),
         *(("manifest", partial(_manifests, path)) for path in settings.manifest.paths),
         ("files", partial(open_files, settings.pace.bounds[1], limit)),
+        *([("notify", partial(_notify, settings.notify))] if settings.notify.urls else []),
     ]
     way = asyncio.create_task(reach(settings.endpoint.url, patience)) if sends else None
     here = await asyncio.gather(*(_bounded(name, look, patience) for name, look in looks))
@@ -166,6 +168,17 @@ def _manifest(path: Path) -> Checkup:
     except OSError as error:
         return warning("manifest", f"{path}: {_why(error)}", "without it a run is exit 2: see what is to write it")
     return ok("manifest", f"{path}: there")
+
+
+def _notify(settings: NotifySettings) -> Checkup:
+    try:
+        told = channels(settings, os.environ)
+    except NotifyError as error:
+        return mend("notify", str(error), "")
+    if not told:
+        return ok("notify", "nobody is told: notify.when is never")
+    names = ", ".join(channel.name for channel in told)
+    return ok("notify", f"{names}; `batchupload notify` sends a test message")
 
 
 def _free(path: Path) -> str:

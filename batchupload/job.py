@@ -20,7 +20,7 @@ from batchupload.deadline import seconds_until
 from batchupload.inputs import open_manifests
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
-from batchupload.logs import RUN, event, notice
+from batchupload.logs import RUN, event, remark
 from batchupload.manifest import Layout, read_rows
 from batchupload.metrics_out import open_metrics
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Row
@@ -101,7 +101,7 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     layouts = open_manifests(wish.manifests, wish.only, settings.manifest)
     if not wish.quiet:
         for layout in layouts:
-            notice("manifest_found", str(layout), manifest=str(layout.path))
+            remark("manifest_found", str(layout), manifest=str(layout.path))
     return Plan(layouts, survey(_rows(layouts, wish, settings), settings.photos.root), began)
 
 
@@ -120,8 +120,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     total = plan.survey.rows if wish.limit is None else min(wish.limit, plan.survey.rows)
     async with AsyncExitStack() as stack:
         readers = stack.enter_context(Readers(settings.timeouts.photos))
-        folders = [settings.photos.root] if settings.photos.root else [path.parent for path in manifests]
-        site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, folders, send=wish.send))
+        rows = _rows(plan.layouts, wish, settings)
+        site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, rows, send=wish.send))
         metrics = await stack.enter_async_context(open_metrics(settings.metrics if wish.send else MetricsSettings()))
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
@@ -134,7 +134,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
         as_events = settings.log.format == "json" and not wish.quiet
         display = EventDisplay() if as_events else display_for(quiet=wish.quiet, verbose=wish.verbose)
-        pace_of = functools.partial(pace_now, pace if wish.send else None, stop, rate, bandwidth)
+        pace_of = functools.partial(pace_now, pace if wish.send else None, stop, rate, bandwidth, site)
         lookout = Lookout(tally, total, pace_of, loop.time, sends=wish.send)
         facts = _facts(ledger, began, manifests, path)
         RUN.set(facts.run)
@@ -180,7 +180,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
                 summary = replace(summary, stopped=Reason.LEDGER_LOST)
     await metrics.ended(summary.exit_code)
     for ending in recorder.unreported:
-        notice("not_in_report", f"not in the report: {row_log.line(ending)}")
+        remark("not_in_report", f"not in the report: {row_log.line(ending)}")
     if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:
         hurried = stop.cause is Reason.DEADLINE or stop.signal is not None
         summary = replace(summary, page=await page_beside(path, hurried=hurried))
@@ -287,7 +287,7 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
         stop.signal = number
         stop.ask(Reason.STOPPED)
         text = f"\nStopping: the orders under way have {drain:g} s to end. Once more stops at once."
-        notice("stop_asked", text, signal=number.name)
+        remark("stop_asked", text, signal=number.name)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, so that the run outlives its terminal

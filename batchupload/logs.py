@@ -16,7 +16,7 @@ from batchupload.stderr import Unhurried
 RUN: ContextVar[int | None] = ContextVar("run", default=None)
 """The number of the run that is on, for each line that comes of it."""
 
-notices = logging.getLogger("batchupload.notices")
+remarks = logging.getLogger("batchupload.remarks")
 """What a person is told in any case, in text without a time before it."""
 
 
@@ -25,9 +25,9 @@ def event(name: str, **fields: object) -> dict[str, object]:
     return {"event": name, "fields": fields}
 
 
-def notice(name: str, text: str, **fields: object) -> None:
+def remark(name: str, text: str, **fields: object) -> None:
     """Say it on standard error, as far as that can be written."""
-    notices.info("%s", text, extra={**event(name, **fields), "bare": True})
+    remarks.info("%s", text, extra={**event(name, **fields), "bare": True})
 
 
 class LogLines(logging.Handler):
@@ -84,7 +84,7 @@ def start_logging(verbosity: int, *, as_json: bool = False, quiet: bool = False)
     of_run = logging.INFO if verbosity or (as_json and not quiet) else logging.WARNING
     levels = {
         "batchupload": of_run,
-        "batchupload.notices": logging.INFO,
+        "batchupload.remarks": logging.INFO,
         "batchupload.rows": logging.INFO if verbosity else logging.WARNING,
         "batchupload.attempts": logging.INFO if verbosity > 1 - as_json else logging.WARNING,
     }

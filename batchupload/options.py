@@ -34,6 +34,8 @@ SETTING_OF = {
     "max_failures": "pace.max_failures",
     "pattern": "scan.patterns",
     "log_format": "log.format",
+    "notify": "notify.when",
+    "cluster": "cluster.address",
 }
 OF_THESE_MANIFESTS = frozenset({"encoding", "delimiter", "sheet"})
 """Options that say how manifests are to be read; a report needs none of them."""
@@ -108,6 +110,7 @@ JOB_OPTIONS = options_of(
     click.option("--encoding", metavar="NAME", help="Encoding of the manifest [found out]."),
     click.option("--delimiter", type=Delimiter(), help="What separates its columns [found out]."),
     click.option("--sheet", metavar="NAME", help="Sheet of a workbook [the first]."),
+    click.option("--cluster", metavar="ADDRESS", help="Work on a Dask cluster: tls://HOST:8786, or local:4."),
     click.option("-q", "--quiet", is_flag=True, help="No progress, and no summary but for --json."),
     click.option("-v", "--verbose", count=True, help="A line for each row; -vv also tells what the libraries say."),
     click.option(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic import Field, PlainValidator, SecretStr, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
 from batchupload.patterns import parse_pattern
@@ -201,6 +201,92 @@ class LogSettings(Section):
     mask_orders: bool = Field(False, description="true shows of an order number only its last four characters.")
 
 
+class NotifySettings(Section):
+    """Who is told how a run ended."""
+
+    urls: Annotated[tuple[SecretStr, ...], Field(max_length=20)] = Field(
+        (),
+        description='Who is told how a run ended, such as ["${DINGTALK_URL}"]: addresses that Apprise takes, each '
+        "whole or in part from the environment.",
+    )
+    when: Literal["trouble", "always", "never"] = Field(
+        "trouble", description="trouble tells of each run whose exit code is not 0; always, never."
+    )
+    orders: bool = Field(
+        False,
+        description="true also names up to ten orders that need a person, with what the endpoint said; else only "
+        "counts leave this machine.",
+    )
+    name: str | None = Field(None, description="What the message calls this installation; null is the host's name.")
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one_or_more(cls, urls: object) -> object:
+        return tuple(urls.split()) if isinstance(urls, str) else urls
+
+    @field_validator("urls")
+    @classmethod
+    def _addresses(cls, urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for place, url in enumerate(urls, 1):  # none is shown: it may be a secret
+            text = url.get_secret_value()
+            if not re.search(r"^[A-Za-z0-9]+://\S+$|\$\{", text) or not re.fullmatch(r"\S+", text):
+                raise ValueError(
+                    f"address {place} must be of the form scheme://…, or ${{NAME}} for one in the environment"
+                )
+        return urls
+
+    @field_validator("name")
+    @classmethod
+    def _one_line(cls, name: str | None) -> str | None:
+        if name is not None and not (name.isprintable() and 0 < len(name.strip()) <= 60):
+            raise ValueError("give up to 60 characters on one line")
+        return name
+
+
+class ClusterSettings(Section):
+    """The other machines that do the work, if there are any."""
+
+    address: str | None = Field(
+        None,
+        description="Scheduler of a Dask cluster, such as tls://scheduler:8786, or local:4 for one on this machine.",
+    )
+    ca: Path | None = Field(None, description="With tls://, the authority whose certificates are trusted (PEM).")
+    cert: Path | None = Field(None, description="With tls://, the certificate that this machine shows (PEM).")
+    key: Path | None = Field(None, description="With tls://, the key of that certificate (PEM).")
+    patience: Annotated[float, Field(ge=0, le=86400)] = Field(
+        60.0, description="Seconds for which a run without any worker waits for one to join."
+    )
+    clock_tolerance: Annotated[float, Field(gt=0, le=3600)] = Field(
+        30.0, description="Seconds; a worker whose clock is further from this machine's is refused."
+    )
+
+    @property
+    def local(self) -> int | None:
+        """Workers of a cluster of its own on this machine, where that is wanted."""
+        kind, _, count = (self.address or "").partition(":")
+        return int(count) if kind == "local" else None
+
+    @property
+    def files(self) -> tuple[Path | None, Path | None, Path | None]:
+        """Those of TLS: authority, certificate, key."""
+        return self.ca, self.cert, self.key
+
+    @field_validator("address")
+    @classmethod
+    def _reachable(cls, address: str | None) -> str | None:
+        if address is None or re.fullmatch(r"local:([1-9]|[1-5][0-9]|6[0-4])", address):
+            return address
+        if not re.fullmatch(r"(tcp|tls)://([^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", address):
+            raise ValueError("give tcp://HOST:PORT or tls://HOST:PORT of the scheduler, or local:1 to local:64")
+        return address
+
+    @model_validator(mode="after")
+    def _with_its_files(self) -> Self:
+        if (self.address or "").startswith("tls://") and None in self.files:
+            raise ValueError("tls:// needs cluster.ca, cluster.cert and cluster.key")
+        return self
+
+
 class Settings(Section):
     """Every setting, checked."""
 
@@ -217,3 +303,7 @@ class Settings(Section):
         MetricsSettings(), description="Figures for Prometheus; they need `pip install 'batchupload[metrics]'`."
     )
     report: ReportSettings = Field(ReportSettings(), description="Where the report goes.")
+    notify: NotifySettings = Field(NotifySettings(), description="Who is told how a run ended.")
+    cluster: ClusterSettings = Field(
+        ClusterSettings(), description="The other machines that do the work, if there are any."
+    )

@@ -26,6 +26,10 @@ class Site(Protocol):
     def loaders(self) -> int:
         """Looks that are worth having under way at a time."""
 
+    @property
+    def told(self) -> str:
+        """Who works there, for a person; empty where that is this process alone."""
+
     async def look(self, several: Sequence[Wanted]) -> list[Found]:
         """Fetch, read and check the photos of several orders.
 
@@ -49,6 +53,7 @@ class ThisProcess:
         self._endpoint = endpoint
         self._stop = stop
         self.loaders = readers.count
+        self.told = ""
 
     async def __aenter__(self) -> Self:
         return self

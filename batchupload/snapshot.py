@@ -11,6 +11,7 @@ from typing import Any
 from batchupload.model import Outcome, Verdict
 from batchupload.pace import Pace
 from batchupload.reasons import Reason
+from batchupload.site import Site
 from batchupload.stop import Stop
 from batchupload.summary import Tally, size
 from batchupload.throttle import Throttle
@@ -176,13 +177,13 @@ class Lookout:
         )
 
 
-def pace_now(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None) -> PaceNow:
+def pace_now(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None, site: Site) -> PaceNow:
     """How the run goes; `pace` is None where nothing is to be sent."""
     at_once, under_way = (pace.concurrency, pace.under_way) if pace else (0, 0)
     if stop.cause:
         return PaceNow(State.STOPPING, at_once, under_way, "stopping: orders under way may end")
     if not pace:
-        return PaceNow()
+        return PaceNow(note=site.told)
     if pace.down:
         note = "the endpoint does not answer; one order at a time probes it"
         return PaceNow(State.DOWN, at_once, under_way, note)
@@ -190,5 +191,5 @@ def pace_now(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Th
         return PaceNow(State.QUIET, at_once, under_way, f"the endpoint asked for {pace.paused:.0f} s of quiet")
     held = [f"at most {rate.rate:g} orders/s"] if rate and rate.rate else []
     held += [f"at most {size(bandwidth.rate)}/s"] if bandwidth and bandwidth.rate else []
-    note = ", ".join([f"{pace.concurrency} at once ({pace.why})", *held])
+    note = ", ".join([f"{pace.concurrency} at once ({pace.why})", *held, *filter(None, [site.told])])
     return PaceNow(State.GOING, at_once, under_way, note)

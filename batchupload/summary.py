@@ -182,7 +182,7 @@ class Summary:
     def as_text(self, width: int) -> str:
         """For people, in lines of `width` columns; paths and commands stay whole."""
         tally = self.tally
-        lines = [*_wrap(self._verdict(), width), ""]
+        lines = [*_wrap(self.verdict(), width), ""]
         margin = max((len(reason) for _, reason in tally.reasons), default=0) + 13
         for outcome in Outcome:
             if not tally.outcomes[outcome]:
@@ -222,7 +222,7 @@ class Summary:
             lines.append(f"Next:   {self.next_command}")
         return "\n".join(lines)
 
-    def _verdict(self) -> str:
+    def verdict(self) -> str:
         """The run in one sentence."""
         rows = several(self.tally.rows, "row")
         if self.stopped is Reason.STOPPED:

@@ -206,7 +206,7 @@ def test_the_config_in_the_cluster_is_one_that_loads(tmp_path: Path) -> None:
 def test_the_image_is_built_of_what_is_there_and_runs_as_nobody_special() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
-    known = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "VOLUME", "USER", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
+    known = {"FROM", "ARG", "WORKDIR", "COPY", "RUN", "ENV", "VOLUME", "USER", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
     assert {line.split()[0] for line in lines} <= known
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for words in (line.split()[1:-1] for line in lines if line.startswith("COPY") and "--from" not in line):

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from operator import attrgetter
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from batchupload.logs import event
 from batchupload.model import Attempt, AwayPhotos, Finding, PhotoSet, Verdict, Wanted
 from batchupload.reasons import Reason
 from batchupload.site import Found
 from batchupload.stop import InterruptedAttemptError, Stop
 from batchupload.throttle import Throttle
+from batchupload.workers.hand import Hand
 from batchupload.workers.words import (
-    Answer,
-    Ask,
     Bandwidth,
     BreakOff,
     Drop,
@@ -27,7 +27,6 @@ from batchupload.workers.words import (
     LinkLostError,
     Look,
     Looked,
-    Ready,
     Send,
     Sent,
 )
@@ -46,70 +45,6 @@ SHARE_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
-class Hand:
-    """One worker, as the run sees it."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.lost = False
-        self.gone = asyncio.Event()
-        """Set once it certainly sends no more."""
-        self.orders = 0
-        """Those that it looks at, holds or sends."""
-        self._outbox: list[Ask] = []
-        self._outgoing = asyncio.Event()
-        self._asked: dict[int, asyncio.Future[Looked | Sent]] = {}
-
-    def tell(self, ask: Ask) -> None:
-        """Say something that has no answer."""
-        self._outbox.append(ask)
-        self._outgoing.set()
-
-    def ask(self, number: int, ask: Ask) -> "asyncio.Future[Looked | Sent]":
-        """Ask for something; the future has the answer, or raises `LinkLostError`."""
-        future: asyncio.Future[Looked | Sent] = asyncio.get_running_loop().create_future()
-        if self.lost:
-            future.set_exception(LinkLostError(self.link.name))
-            return future
-        self._asked[number] = future
-        self.tell(ask)
-        return future
-
-    async def run(self) -> None:
-        """Carry words to and fro until the link is lost."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._give())
-                group.create_task(self._take())
-        except* LinkLostError as lost:
-            log.warning("Worker %s is lost: %s", self.link.name, lost.exceptions[0], extra=event("worker_lost"))
-        finally:
-            self.lost = True
-            for future in self._asked.values():
-                if not future.done():
-                    future.set_exception(LinkLostError(self.link.name))
-                    future.exception()  # who asked may have gone
-
-    async def _give(self) -> None:
-        while True:
-            await self._outgoing.wait()
-            self._outgoing.clear()
-            asks, self._outbox = self._outbox, []
-            await self.link.give(asks)
-
-    async def _take(self) -> None:
-        while True:
-            for answer in await self.link.take():
-                self._hear(answer)
-
-    def _hear(self, answer: Answer) -> None:
-        if isinstance(answer, Ready):
-            return
-        future = self._asked.pop(answer.number, None)
-        if future and not future.done():
-            future.set_result(answer)
-
-
 class Crew:
     """A `Site` whose work is done by workers, which come and go. An async context manager."""
 
@@ -123,15 +58,16 @@ class Crew:
         self._sharing = 0
         """Workers that may be sending, among them those that were lost a moment ago."""
         self._shares: tuple[float | None, int] = None, 0
-        self._where: dict[int, Hand] = {}
+        self._where: dict[int, tuple[Hand, Wanted]] = {}
         self._numbers = itertools.count()
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def told(self) -> str:
-        """The workers, with what each has to do, for a person."""
-        return ", ".join(f"{hand.link.name} {hand.orders}" for hand in self._hands)
+        """The workers, with the orders that each has in hand, for a person."""
+        each = ", ".join(f"{hand.link.name} {hand.orders}" for hand in self._hands)
+        return f"{len(self._hands)} workers: {each}" if each else "waiting for a worker to join"
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -165,14 +101,14 @@ class Crew:
             hand.orders += len(several)
             try:
                 async with self._stop.interruptible():
-                    answer = await hand.ask(number, Look(number, tuple(several), keys))
+                    answer = await hand.ask(number, Look(number, tuple(map(_anywhere, several)), keys))
             except LinkLostError:
                 continue
             if not isinstance(answer, Looked) or answer.found is None:
                 raise InterruptedAttemptError
-            for one in answer.found:
+            for wanted, one in zip(several, answer.found, strict=True):
                 if isinstance(one, AwayPhotos):
-                    self._where[one.key] = hand
+                    self._where[one.key] = hand, wanted
                 else:
                     hand.orders -= 1
             return [*answer.found]
@@ -182,27 +118,42 @@ class Crew:
         """See `Site`. What was under way at a worker that is lost may have been accepted."""
         if isinstance(photos, PhotoSet):
             raise TypeError("These photos are not at a worker.")
-        now, hand, number = asyncio.get_running_loop().time, self._where.pop(photos.key), next(self._numbers)
+        now, number = asyncio.get_running_loop().time, next(self._numbers)
         started_at, began = datetime.now(UTC).astimezone(), now()
+        hand, key = await self._holder(photos)
         verdict = Verdict.RETRY if hand.lost else Verdict.AMBIGUOUS
         attempt = None
         try:
-            answer = await self._answer(hand, Send(number, photos.key, order_id, limit, reuse))
+            answer = await self._answer(hand, Send(number, key, order_id, limit, reuse))
             if isinstance(answer, Sent) and answer.attempt:
                 attempt = replace(answer.attempt, started_at=started_at, began=began)
             else:  # it was never there
                 verdict = Verdict.RETRY
         except LinkLostError:
-            await self._out_of_the_way(hand)
+            if verdict is Verdict.AMBIGUOUS:
+                await self._out_of_the_way(hand)
         hand.orders -= 1
         reason = Reason.STOPPED if self._stop.at_once else Reason.WORKER_LOST
         return attempt or Attempt(started_at, began, now() - began, 0.0, 0, Finding(verdict, reason))
 
     def drop(self, photos: PhotoSet | AwayPhotos) -> None:
         """See `Site`."""
-        if isinstance(photos, AwayPhotos) and (hand := self._where.pop(photos.key, None)):
+        if isinstance(photos, AwayPhotos) and (held := self._where.pop(photos.key, None)):
+            hand, _ = held
             hand.orders -= 1
             hand.tell(Drop((photos.key,)))
+
+    async def _holder(self, photos: AwayPhotos) -> tuple[Hand, int]:
+        """The worker that has the photos, and its key for them; where it was lost before the send, another one has."""
+        hand, wanted = self._where.pop(photos.key)
+        if hand.lost:
+            hand.orders -= 1
+            with suppress(InterruptedAttemptError):
+                [found] = await self.look([replace(wanted, before=photos.digest, trusted=photos.digest)])
+                if isinstance(found, AwayPhotos):
+                    return self._where.pop(found.key)[0], found.key
+            hand.orders += 1
+        return hand, photos.key
 
     async def _answer(self, hand: Hand, send: Send) -> Looked | Sent:
         """What became of a send; at the end of the drain time how far it had come. Raises `LinkLostError`."""
@@ -255,3 +206,13 @@ class Crew:
             self._shares = shares
             for hand in self._hands:
                 hand.tell(Bandwidth(shares[0] and shares[0] / max(shares[1], 1)))
+
+
+def _anywhere(wanted: Wanted) -> Wanted:
+    """With a path that means the same in another working folder."""
+    return wanted if wanted.folder.is_absolute() else replace(wanted, folder=_absolute(wanted.folder))
+
+
+@cache
+def _absolute(folder: Path) -> Path:
+    return folder.absolute()

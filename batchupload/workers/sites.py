@@ -1,39 +1,31 @@
 """Which site a run has: this process alone, or workers."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
-from batchupload import __version__
 from batchupload.endpoint import Endpoint
+from batchupload.model import Row
 from batchupload.readers import Readers
 from batchupload.settings import Settings
 from batchupload.site import Site, ThisProcess
 from batchupload.stop import Stop
 from batchupload.throttle import Throttle
 
-NOBODY_COMES = 0.0
-"""Seconds for which a run waits for a worker once all its processes have died: none comes by itself."""
-
 
 @asynccontextmanager
 async def open_site(
-    settings: Settings, readers: Readers, stop: Stop, bandwidth: Throttle | None, folders: Sequence[Path], *, send: bool
+    settings: Settings, readers: Readers, stop: Stop, bandwidth: Throttle | None, rows: Iterator[Row], *, send: bool
 ) -> AsyncGenerator[Site, None]:
-    """The site of one run, which is to `send` or only to look. Raises `BatchuploadError` where it can't be had."""
-    async with AsyncExitStack() as stack:
-        if send and settings.pace.processes > 1:
-            # Imported here, since most runs need none of it and every run waits for what it imports.
-            from batchupload.workers.crew import Crew
-            from batchupload.workers.processes import worker_process
-            from batchupload.workers.words import Begin
+    """The site of one run over `rows`, which is to `send` or only to look.
 
-            begin = Begin(settings, send, __version__, tuple(folders))
-            links = [await stack.enter_async_context(worker_process(begin)) for _ in range(settings.pace.processes)]
-            crew = await stack.enter_async_context(Crew(stop, len(links), NOBODY_COMES, bandwidth))
-            for link in links:
-                crew.join(link)
-            yield crew
+    Raises `BatchuploadError` where it can't be had.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.cluster.address or (send and settings.pace.processes > 1):
+            # Imported here, since most runs need none of it and every run waits for what it imports.
+            from batchupload.workers.staff import open_crew
+
+            yield await stack.enter_async_context(open_crew(settings, readers, stop, bandwidth, rows, send=send))
             return
         endpoint = None
         if send:

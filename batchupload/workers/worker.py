@@ -13,7 +13,6 @@ from batchupload.endpoint import Endpoint
 from batchupload.model import AwayPhotos, PhotoSet, Problem
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
-from batchupload.report import is_folder
 from batchupload.site import Site, ThisProcess
 from batchupload.stop import InterruptedAttemptError, Stop
 from batchupload.throttle import BYTES_CREDIT, Throttle
@@ -27,6 +26,7 @@ from batchupload.workers.words import (
     Drop,
     Look,
     Looked,
+    Place,
     Ready,
     Send,
     Sent,
@@ -70,7 +70,6 @@ class Worker:
 
     async def take(self) -> list[Answer]:
         """The answers there are; waits a while where there are none."""
-        self._hear()
         if not self._answers:
             try:
                 async with asyncio.timeout(TAKE_SECONDS):
@@ -111,9 +110,9 @@ class Worker:
         if begin.version != __version__:
             problem = f"it has batchupload {__version__}, the run has {begin.version}"
         readers = stack.enter_context(Readers(settings.timeouts.photos))
-        for folder in begin.folders:
-            if not problem and not await readers.do(partial(is_folder, folder)):
-                problem = f"it can't read {folder}: mount it there as it is here"
+        for place in begin.places:
+            if not problem and not await _is_there(readers, place):
+                problem = f"it can't read the photos below {place.folder}: have them there as they are here"
         endpoint = None
         if begin.send:
             bandwidth = Throttle(self._allotted, self._loop.time, datetime.now, BYTES_CREDIT)
@@ -148,5 +147,13 @@ class Worker:
         self._news.set()
 
     def _hear(self) -> None:
-        if self._working and not self._lease.expired():
+        # After a standstill of this process the time may be over and nobody told yet: what comes then comes too late.
+        if self._working and self._loop.time() < (self._lease.when() or 0.0):
             self._lease.reschedule(self._loop.time() + LEASE_SECONDS)
+
+
+async def _is_there(readers: Readers, place: Place) -> bool:
+    try:
+        return await readers.do(partial(os.access, place.folder / place.photo, os.R_OK))
+    except TimeoutError:
+        return False

@@ -1,0 +1,124 @@
+"""What a run came to → the message that tells of it, in counts and words that may leave this machine. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from batchupload.model import DONE, Outcome
+from batchupload.sheet import plain
+from batchupload.summary import NEXT_STEP, Summary, duration, several, size
+
+When = Literal["trouble", "always", "never"]
+ASKED_FOR = frozenset({0, 129, 130, 143})
+"""Exit codes that are no trouble: all is done, or a person stopped it."""
+MOST_BYTES = 2000
+"""Of a message's text; WeCom takes 2,048."""
+MOST_REASONS = 5
+MOST_ORDERS = 10
+NEED_A_PERSON = frozenset({Outcome.INVALID, Outcome.REJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message."""
+
+    title: str
+    body: str
+    trouble: bool
+    """Whether somebody should act."""
+
+
+def is_due(when: When, exit_code: int, *, begun: bool, attended: bool) -> bool:
+    """Whether a run is told of. Of one that could not begin a person who is `attended` to knows by the screen."""
+    if when == "trouble":
+        return exit_code not in ASKED_FOR and (begun or not attended)
+    return when == "always"
+
+
+def of_run(summary: Summary, name: str, orders: Sequence[str] = ()) -> Notice:
+    """The message about a run that has ended; `orders` are lines about those that need a person, where wanted.
+
+    No path and none of the endpoint's words are in it: they may name people.
+    """
+    tally = summary.tally
+    outcomes = [
+        f"{outcome}: {count:,}" + (f" → {NEXT_STEP[outcome]}" if NEXT_STEP[outcome] else "")
+        for outcome in Outcome
+        if (count := tally.outcomes[outcome])
+    ]
+    bad = [(reason, count) for (outcome, reason), count in tally.reasons.most_common() if outcome not in DONE]
+    reasons = [f"{count:,} × {reason}: {reason.sentence}" for reason, count in bad[:MOST_REASONS]]
+    took = [f"It took {duration(summary.seconds)}."]
+    if tally.attempts:
+        sends = f"{several(tally.sent, 'order')} in {several(tally.attempts, 'send')}"
+        took = [f"Sent {sends}, {size(tally.bytes_sent)} in {duration(summary.seconds)}."]
+    took.append(f"Exit code {summary.exit_code}" + (f", run {summary.run}." if summary.run else "."))
+    records = [f"Report: {summary.report.name}"]
+    records += [f"Page: {summary.page.name}"] if summary.page else []
+    records += [f"Next: {_outward(summary.again)}"] if summary.next_command else []
+    parts = (outcomes, reasons, took, records, orders)
+    body = "\n\n".join("\n".join(part) for part in parts if part)
+    title = f"batchupload, {name}: {replace(summary, seen='').verdict()}"
+    return Notice(title, _fitting(body), summary.exit_code not in ASKED_FOR)
+
+
+def of_no_run(name: str, exit_code: int, meaning: str) -> Notice:
+    """The message about a run that could not begin; what it said itself holds paths."""
+    body = (
+        f"Exit code {exit_code}: {meaning}.\n\nIts log says what is the matter and what to do. "
+        "`batchupload doctor` looks at all that a run depends on."
+    )
+    return Notice(f"batchupload, {name}: a run could not begin.", body, trouble=True)
+
+
+def of_test(name: str) -> Notice:
+    """A message that only shows that messages arrive."""
+    body = "Sent by hand with `batchupload notify`, to see whether messages arrive. Nothing is the matter."
+    return Notice(f"batchupload, {name}: a test message.", body, trouble=False)
+
+
+def needs_a_person(summary: Summary) -> bool:
+    """Whether there is an order to be named."""
+    return any(summary.tally.outcomes[outcome] for outcome in NEED_A_PERSON)
+
+
+def orders_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Sequence[str]:
+    """Lines about the first rows of a report that need a person."""
+    return list(_first(_lines_of(rows, mask=mask), MOST_ORDERS))
+
+
+def _lines_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Iterator[str]:
+    for row in rows:
+        if row.get("outcome") in NEED_A_PERSON:
+            order = plain(row.get("order_id") or "")[:64]
+            said = plain(row.get("message") or "")[:60]
+            shown = f"…{order[-4:]}" if mask else order or "(no order number)"
+            yield f"{shown}: {row['outcome']}, {row.get('reason')}" + (f": {said}" if said else "")
+
+
+def _first(lines: Iterator[str], most: int) -> Iterator[str]:
+    for place, line in enumerate(lines):
+        if place == most:
+            yield "… and more: see the report"
+            return
+        yield " ".join(line.split())
+
+
+def _outward(command: Sequence[str]) -> str:
+    """A command with the names of files in place of their paths, and without addresses."""
+    words = [
+        "URL" if before == "--endpoint" else word.rstrip("/").rpartition("/")[2] or word
+        for before, word in zip(("", *command), command, strict=False)
+    ]
+    return " ".join(words) + (" (paths shortened)" if any("/" in word for word in command) else "")
+
+
+def _fitting(text: str) -> str:
+    """As many whole lines as may be sent; the last are the ones to go."""
+    lines, room = [], MOST_BYTES
+    for line in text.split("\n"):
+        room -= len(line.encode()) + 1
+        if room < 0:
+            break
+        lines.append(line)
+    return "\n".join(lines).rstrip()
