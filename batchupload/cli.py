@@ -13,10 +13,12 @@ import click
 
 from batchupload import __version__, cli_care, cli_watch
 from batchupload.cli_init import init
+from batchupload.cli_language import in_words
 from batchupload.cli_scan import scan
 from batchupload.cli_tell import notify, see_through, teller
 from batchupload.colour import wanted, with_outcomes_painted
 from batchupload.console import leave, say, screen_width, tell
+from batchupload.language import _, choose, speak
 from batchupload.logs import start_logging
 from batchupload.model import BatchuploadError
 from batchupload.options import JOB_OPTIONS, PROFILE, options_of, settings_from
@@ -120,7 +122,7 @@ def sandbox(
 
     if list_faults:
         width = max(map(len, FAULTS))
-        click.echo("\n".join(f"{name:<{width}}  {summary}" for name, summary in FAULTS.items()))
+        click.echo("\n".join(f"{name:<{width}}  {_(summary)}" for name, summary in FAULTS.items()))
         return
     try:
         rules = tuple(parse_fault(fault) for fault in faults)
@@ -129,7 +131,7 @@ def sandbox(
             options = like_shop(options, settings_from({"config": config, "profile": profile}, send=False).settings)
         asyncio.run(serve(options, port, click.echo))
     except ValueError as error:
-        raise BatchuploadError(f"--fault: {error}") from None
+        raise BatchuploadError(_("--fault: {error}", error=error)) from None
 
 
 @cli.command(short_help="Show a whole run with sample photos; needs nothing.")
@@ -152,7 +154,7 @@ def page(report: Path) -> None:
     """Make the page of REPORT, an HTML file beside it; one that is there already is made anew."""
     from batchupload.page.make import make_page
 
-    say(f"Page: {make_page(report)}")
+    say(_("Page: {page}", page=make_page(report)))
 
 
 _LEDGER_OPTIONS = options_of(
@@ -171,7 +173,7 @@ def history(config: Path | None, profile: str | None, as_json: bool, limit: int)
 
     with past.read_ledger(_ledger_path(config, profile)) as ledger:
         runs = ledger.runs(limit)
-        text = past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or "No run yet."
+        text = past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or _("No run yet.")
     say(text)
 
 
@@ -189,12 +191,18 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
         run = ledger.run(int(what)) if what.isascii() and what.isdigit() and len(what) < 10 else None
         order = what if ledger.outcomes(what) else ledger.order_of(what) or what
         attempts, outcomes = ledger.attempts(order), ledger.outcomes(order)
-        lines = [f"Order {order}", *(attempt.line() for attempt in attempts), *(said.text() for said in outcomes)]
+        lines = [
+            _("Order {what}", what=order),
+            *(attempt.line() for attempt in attempts),
+            *(said.text() for said in outcomes),
+        ]
         text = run.text() if run else "\n".join(lines)
     if as_json:
         text = past.as_json(run or {"order_id": order, "attempts": attempts, "outcomes": outcomes})
     elif not (run or attempts or outcomes):
-        raise BatchuploadError(f"{what}: the ledger knows no such run or order. `batchupload history` lists the runs.")
+        raise BatchuploadError(
+            _("{what}: the ledger knows no such run or order. `batchupload history` lists the runs.", what=what)
+        )
     say(text)
 
 
@@ -209,7 +217,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: leave(143))
     _open_standard_streams()
     try:
-        code = cli.main(prog_name="batchupload", standalone_mode=False)
+        speak(choose(sys.argv[1:], os.environ))
+        code = in_words(cli).main(prog_name="batchupload", standalone_mode=False)
     except click.exceptions.Abort:
         leave(130)
     except click.ClickException as error:
@@ -250,7 +259,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     try:
         paths = manifests or settings.manifest.paths
         if not paths:
-            raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
+            raise BatchuploadError(_("No manifest named. Try: batchupload run orders.csv"))
         wish = Wish(
             paths, send, options["only"] or frozenset(), options["limit"], options["report"],
             options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
@@ -272,7 +281,8 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
             text, coloured = summary.as_text(screen_width()), wanted(sys.stdout)
             click.echo(with_outcomes_painted(text) if coloured else text, color=coloured)
     except OSError as error:  # what the run came to is in its report, and in its exit code
-        tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}", "summary_not_printed")
+        text = _("the summary can't be printed ({why}). Report: {report}", why=error.strerror, report=summary.report)
+        tell(text, "summary_not_printed")
     see_through(message)
     leave(summary.exit_code)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchupload.console import say
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.options import CONFIG, PROFILE, config_file, settings_from
 
@@ -41,13 +42,13 @@ def purge(config: Path | None, profile: str | None, age: str, dry_run: bool, yes
     try:
         wanted = old.Wanted(datetime.now().astimezone() - old.age(age), forget_uploaded, pretend=True)
     except (ValueError, OverflowError) as error:
-        raise BatchuploadError(f"--older-than {age}: {error}.") from None
+        raise BatchuploadError(_("--older-than {age}: {error}.", age=age, error=error)) from None
     path = settings_from({"config": config, "profile": profile}, send=False).settings.ledger.path
     if not (dry_run or yes):
         if not sys.stdin.isatty():
-            raise BatchuploadError("nobody is here to ask: look with --dry-run, then give --yes.")
+            raise BatchuploadError(_("nobody is here to ask: look with --dry-run, then give --yes."))
         say(told(old.purge(path, wanted), wanted))
-        if not click.confirm("Remove it for good?"):
+        if not click.confirm(_("Remove it for good?")):
             return 0
     wanted = old.Wanted(wanted.before, forget_uploaded, pretend=dry_run)
     purged = old.purge(path, wanted)

@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from batchupload.colour import wanted
+from batchupload.language import _
 from batchupload.logs import event, is_json
 from batchupload.model import BatchuploadError
 from batchupload.stderr import settle
@@ -31,7 +32,7 @@ def say(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output can't be written ({error.strerror}).") from None
+        raise OutputError(_("standard output can't be written ({why}).", why=error.strerror)) from None
 
 
 def tell(text: str, what: str = "told", **fields: object) -> None:

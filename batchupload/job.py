@@ -18,6 +18,7 @@ from batchupload import __version__, run_log
 from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
 from batchupload.inputs import open_manifests
+from batchupload.language import _
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
 from batchupload.logs import RUN, event, remark
@@ -93,7 +94,9 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     """Read the manifests once, so that nothing is sent before all of them are known. Raises `ManifestError`."""
     began = datetime.now().astimezone()
     if settings.photos.root and not is_folder(settings.photos.root):
-        raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
+        raise BatchuploadError(
+            _("photos.root: {root} is no folder. Mount it, or correct the path.", root=settings.photos.root)
+        )
     if settings.photos.repair:
         from batchupload.repair import require_decoders  # here, since most runs need it not
 
@@ -180,7 +183,8 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
                 summary = replace(summary, stopped=Reason.LEDGER_LOST)
     await metrics.ended(summary.exit_code)
     for ending in recorder.unreported:
-        remark("not_in_report", f"not in the report: {row_log.line(ending)}")
+        text = _("not in the report: {line}\n", line=row_log.line(ending))
+        remark("not_in_report", text.rstrip())
     if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:
         hurried = stop.cause is Reason.DEADLINE or stop.signal is not None
         summary = replace(summary, page=await page_beside(path, hurried=hurried))
@@ -267,7 +271,9 @@ def _own(layouts: Sequence[Layout]) -> list[OwnColumn]:
 def _changed(plan: Plan) -> str:
     for layout in plan.layouts:
         if is_changed(layout.source):
-            return f"{layout.path} was changed during the run: its new rows may be missing here. Run it again."
+            return _(
+                "{path} was changed during the run: its new rows may be missing here. Run it again.", path=layout.path
+            )
     return ""
 
 
@@ -286,8 +292,8 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
             return
         stop.signal = number
         stop.ask(Reason.STOPPED)
-        text = f"\nStopping: the orders under way have {drain:g} s to end. Once more stops at once."
-        remark("stop_asked", text, signal=number.name)
+        text = _("\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n", drain=drain)
+        remark("stop_asked", text.removesuffix("\n"), signal=number.name)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, so that the run outlives its terminal
@@ -303,7 +309,7 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
 
 def _incomplete(rows: int) -> str:
     """What is to be said of rows that a second signal kept out of the report."""
-    return f"{rows:,} rows are not in this report: the same command again does them." if rows else ""
+    return _("{rows:,} rows are not in this report: the same command again does them.", rows=rows) if rows else ""
 
 
 def _again(wish: Wish, settings: Settings, report: Path, manifests: Sequence[Path], *, whole: bool) -> tuple[str, ...]:

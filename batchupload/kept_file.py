@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from batchupload.language import _
+
 DISK_SECONDS = 1.0
 """How long a disk is waited for. What it has not taken by then is let be."""
 
@@ -40,7 +42,7 @@ class KeptFile:
     async def write(self, content: Callable[[], bytes]) -> str:
         """Replace it; nothing where the disk does not take what was there before. Why it failed, if it did."""
         if self._doing and not self._doing.done() and not (await asyncio.wait([self._doing], timeout=DISK_SECONDS))[0]:
-            return "the disk does not answer"
+            return _("the disk does not answer")
         made = content()
         return await self._do(lambda: replace_file(self._path, made, self._mode))
 
@@ -58,5 +60,5 @@ class KeptFile:
             return ""
 
         self._doing = asyncio.get_running_loop().run_in_executor(self._thread, attempted)
-        done, _ = await asyncio.wait([self._doing], timeout=DISK_SECONDS)
-        return done.pop().result() if done else "the disk does not answer"
+        done = (await asyncio.wait([self._doing], timeout=DISK_SECONDS))[0]
+        return done.pop().result() if done else _("the disk does not answer")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 from batchupload import __version__
+from batchupload.language import _
 from batchupload.ledger_file import LedgerError, distrusted, failed, hold, watched
 from batchupload.model import Attempt, Ending, Loaded, Standing, Verdict
 
@@ -50,10 +51,14 @@ class DeadRun:
 
     def told(self, *, replaced: bool, aside: Path | None) -> str:
         """A sentence for a person; `aside` is where its report, if there was one, was moved where it is `replaced`."""
-        what = f"its report is incomplete: {self.report}."
+        what = _("its report is incomplete: {report}.", report=self.report)
         if replaced:
-            what = f"its report is incomplete, and is now {aside}." if aside else "it left no report."
-        return f"The run before, begun {self.started_at:%Y-%m-%d %H:%M:%S}, did not come to its end; {what}"
+            what = _("its report is incomplete, and is now {aside}.", aside=aside) if aside else _("it left no report.")
+        return _(
+            "The run before, begun {started_at:%Y-%m-%d %H:%M:%S}, did not come to its end; {what}",
+            started_at=self.started_at,
+            what=what,
+        )
 
 
 class Ledger:
@@ -86,7 +91,9 @@ class Ledger:
         except sqlite3.Error as error:
             raise failed(self.path, error) from None
         except (ValueError, TypeError) as error:
-            raise distrusted(self.path, f"run {self.run - 1} in it is damaged: {error}") from None
+            raise distrusted(
+                self.path, _("run {run} in it is damaged: {error}", run=self.run - 1, error=error)
+            ) from None
 
     def last_ends(self) -> tuple[float | None, float | None]:
         """When the newest run with exit 0 or 1 ended, and the newest with exit 0, in Unix time; of runs before."""
@@ -125,9 +132,11 @@ class Ledger:
         try:
             return await self._do(self._standings, order_ids)
         except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: the ledger can't be read any more ({error}). Check the disk.") from None
+            raise LedgerError(
+                _("{path}: the ledger can't be read any more ({error}). Check the disk.", path=self.path, error=error)
+            ) from None
         except (ValueError, TypeError) as error:
-            raise distrusted(self.path, f"an attempt in it is damaged: {error}") from None
+            raise distrusted(self.path, _("an attempt in it is damaged: {error}", error=error)) from None
 
     def _standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
         found: dict[str, Standing] = {}
@@ -192,7 +201,7 @@ class Ledger:
             async with asyncio.timeout(COMMIT_SECONDS):
                 return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
         except TimeoutError:
-            self._failure = f"{self.path}: the disk of the ledger does not answer. Check it, run again."
+            self._failure = _("{path}: the disk of the ledger does not answer. Check it, run again.", path=self.path)
             raise LedgerError(self._failure) from None
 
     def _write(self, batch: list[Write]) -> None:
@@ -214,13 +223,19 @@ class Ledger:
             self._database.execute("COMMIT")
             self._look_for_files()
         except sqlite3.Error as error:
-            self._failure = f"{self.path}: the ledger can't be written any more ({error}). Check the disk, run again."
+            self._failure = _(
+                "{path}: the ledger can't be written any more ({error}). Check the disk, run again.",
+                path=self.path,
+                error=error,
+            )
             with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
         except OSError as error:
-            self._failure = (
-                f"{error.filename}: this file of the ledger is out of reach ({error.strerror}). "
-                "Bring it back, unless it is the lock, and run again."
+            self._failure = _(
+                "{filename}: this file of the ledger is out of reach ({why}). Bring it back, unless it "
+                "is the lock, and run again.",
+                filename=error.filename,
+                why=error.strerror,
             )
 
     def _look_for_files(self) -> None:
@@ -228,7 +243,9 @@ class Ledger:
         for path in self._watched:
             status = path.stat()
             if self._files.setdefault(path, (status.st_dev, status.st_ino)) != (status.st_dev, status.st_ino):
-                self._failure = f"{path}: the ledger was replaced in mid-run. Restore it if you can, run again."
+                self._failure = _(
+                    "{path}: the ledger was replaced in mid-run. Restore it if you can, run again.", path=path
+                )
 
     def close(self) -> None:
         """Let go of the file, once what is being written is written; a disk that does not answer is not waited for."""

@@ -10,6 +10,8 @@ as BBR does with its ProbeRTT (Cardwell and others, 2016): a queue of our own mu
 from collections.abc import Callable
 from statistics import median
 
+from batchupload.language import _
+
 START = 1
 """Sends at once at the beginning: what one alone takes is the first best time."""
 RENEW_SECONDS = 15.0
@@ -31,7 +33,7 @@ class ConcurrencyLimit:
         self._round_began = now()
         self._renewed = now()
         self._renewing = False
-        self.why = "as set" if lowest == highest else "finding out"
+        self.why = _("as set") if lowest == highest else _("finding out")
         """What moved or holds the limit, for a person."""
 
     @property
@@ -68,7 +70,7 @@ class ConcurrencyLimit:
             return
         self._limit = max(self._limit * OVERLOADED, self._lowest)
         self._doubling = False
-        self.why = "the endpoint is overloaded"
+        self.why = _("the endpoint is overloaded")
         self._begin_round()
 
     def _move(self, share: float) -> None:
@@ -78,14 +80,14 @@ class ConcurrencyLimit:
         if queued > many:
             self._limit = max(min(self._limit * share + 1, self._limit - 1), self._lowest)
             self._doubling = False
-            self.why = "more would only queue at the endpoint"
+            self.why = _("more would only queue at the endpoint")
         elif queued < few:
             step = self._limit if self._doubling else 1 + 0.02 * self._limit
             self._limit = min(self._limit + step, self._highest)
-            self.why = "the most that is allowed" if self._limit >= self._highest else "growing"
+            self.why = _("the most that is allowed") if self._limit >= self._highest else _("growing")
         else:
             self._doubling = False
-            self.why = "more would only queue at the endpoint"
+            self.why = _("more would only queue at the endpoint")
 
     def _begin_round(self) -> None:
         self._round.clear()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from batchupload.ending import already_uploaded, good, not_tried_again, unusable
+from batchupload.language import _
 from batchupload.logs import event
 from batchupload.model import AwayPhotos, Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
 from batchupload.reasons import Reason
@@ -70,7 +71,7 @@ class Loading:
                     self._site.drop(one.photo_set)
                 loaded = []
         except Exception:  # a boundary: whatever is wrong in here, each row gets its ending, and the run stops
-            log.exception("An internal fault near line %d of %s", orders[0].row.line, orders[0].row.manifest.name)
+            log.exception(_("An internal fault near line %d of %s"), orders[0].row.line, orders[0].row.manifest.name)
             self._stop.ask(Reason.INTERNAL_ERROR)
             return [], [not_tried_again(order, self._elapsed(order), Reason.INTERNAL_ERROR) for order in orders]
         return loaded, endings
@@ -111,12 +112,13 @@ class Loading:
             return ()
         order_id, was_full = order.row.order_id, self._sightings.full
         notes = [
-            Note(NoteKind.OTHER_ORDER, f"{found.fields[place]} is also in order {other}")
+            Note(
+                NoteKind.OTHER_ORDER,
+                _("{field} is also in order {order_id}", field=found.fields[place], order_id=other),
+            )
             for place, other in self._sightings.meet(order_id, found.digest)
         ]
         if self._sightings.full and not was_full:
-            log.warning(
-                "So many photos that those to come are compared only with those up to here.",
-                extra=event("comparison_full"),
-            )
+            text = _("So many photos that those to come are compared only with those up to here.")
+            log.warning(text, extra=event("comparison_full"))
         return notes

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchupload.kept_file import KeptFile
+from batchupload.language import _
 from batchupload.ledger import Ledger
 from batchupload.logs import event
 from batchupload.model import BatchuploadError
@@ -71,7 +72,7 @@ class Metrics:
     async def _write(self) -> None:
         failed = await self._file.write(self.now) if self._file else ""
         if failed and failed != self._failed:
-            text = "%s: the metrics can't be written (%s). The run goes on without."
+            text = _("%s: the metrics can't be written (%s). The run goes on without.")
             log.warning(text, self._settings.textfile, failed, extra=event("metrics_not_written"))
         self._failed = failed
 
@@ -84,11 +85,11 @@ async def open_metrics(settings: MetricsSettings) -> AsyncGenerator[Metrics, Non
         return
     if find_spec("prometheus_client") is None:
         raise MetricsError(
-            "metrics.textfile and metrics.port need one more package: pip install 'batchupload[metrics]'"
+            _("metrics.textfile and metrics.port need one more package: pip install 'batchupload[metrics]'")
         )
     folder = settings.textfile.absolute().parent if settings.textfile else Path()
     if not folder.is_dir():
-        raise MetricsError(f"metrics.textfile: {folder} is no folder. Make it, or correct the path.")
+        raise MetricsError(_("metrics.textfile: {folder} is no folder. Make it, or correct the path.", folder=folder))
     metrics = Metrics(settings)
     if settings.port is None:
         yield metrics
@@ -107,8 +108,11 @@ async def open_metrics(settings: MetricsSettings) -> AsyncGenerator[Metrics, Non
             await web.TCPSite(runner, LOOPBACK, settings.port).start()
         except OSError as error:
             raise MetricsError(
-                f"metrics.port: {LOOPBACK}:{settings.port} can't be listened on ({error.strerror}). "
-                "End what has it, or set another port."
+                _(
+                    "metrics.port: {address} can't be listened on ({why}). End what has it, or set another port.",
+                    address=f"{LOOPBACK}:{settings.port}",
+                    why=error.strerror,
+                )
             ) from None
         yield metrics
     finally:

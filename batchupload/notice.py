@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from batchupload.language import _, several
 from batchupload.model import DONE, Outcome
 from batchupload.sheet import plain
-from batchupload.summary import NEXT_STEP, Summary, duration, several, size
+from batchupload.summary import NEXT_STEP, Summary, duration, size
 
 When = Literal["trouble", "always", "never"]
 ASKED_FOR = frozenset({0, 129, 130, 143})
@@ -50,8 +51,15 @@ def of_run(summary: Summary, name: str, orders: Sequence[str] = ()) -> Notice:
     reasons = [f"{count:,} × {reason}: {reason.sentence}" for reason, count in bad[:MOST_REASONS]]
     took = [f"It took {duration(summary.seconds)}."]
     if tally.attempts:
-        sends = f"{several(tally.sent, 'order')} in {several(tally.attempts, 'send')}"
-        took = [f"Sent {sends}, {size(tally.bytes_sent)} in {duration(summary.seconds)}."]
+        took = [
+            _(
+                "Sent {orders} in {sends}, {size} in {duration}.",
+                orders=several(tally.sent, "{n:,} order", "{n:,} orders"),
+                sends=several(tally.attempts, "{n:,} send", "{n:,} sends"),
+                size=size(tally.bytes_sent),
+                duration=duration(summary.seconds),
+            )
+        ]
     took.append(f"Exit code {summary.exit_code}" + (f", run {summary.run}." if summary.run else "."))
     records = [f"Report: {summary.report.name}"]
     records += [f"Page: {summary.page.name}"] if summary.page else []

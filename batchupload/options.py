@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from batchupload.language import _
 from batchupload.model import Outcome
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Delimiter(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse what is none."""
         if value not in {*self._words, *self._words.values()}:
-            self.fail(f"{value!r}: give comma, semicolon or tab.", param, ctx)
+            self.fail(_("{value!r}: give comma, semicolon or tab.", value=value), param, ctx)
         return self._words.get(value, str(value))
 
 
@@ -76,7 +77,15 @@ class Outcomes(click.ParamType[frozenset[str]]):
         """Refuse what is no outcome."""
         wanted = value if isinstance(value, frozenset) else frozenset(part.strip() for part in value.split(","))
         if wrong := wanted - {outcome.value for outcome in Outcome}:
-            self.fail(f"{', '.join(sorted(wrong))}: no such outcome. There are: {', '.join(Outcome)}.", param, ctx)
+            self.fail(
+                _(
+                    "{wrong}: no such outcome. There are: {outcomes}.",
+                    wrong=", ".join(sorted(wrong)),
+                    outcomes=", ".join(Outcome),
+                ),
+                param,
+                ctx,
+            )
         return wanted
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from batchupload.cells import cut, width
 from batchupload.colour import TONES, Line, Span, Tone, plain
+from batchupload.language import _
 from batchupload.model import DONE, Outcome
 from batchupload.reasons import Reason
 from batchupload.snapshot import Snapshot, State
-from batchupload.summary import AGAIN, duration, size
+from batchupload.summary import AGAIN, WORDS, duration, size
 
 GAP = "  "
 BAR_COLUMNS = 5, 30
@@ -35,8 +36,15 @@ def line(now: Snapshot) -> str:
     """On one line, as long as it takes."""
     share = f" ({now.rows / now.total:.0%})" if now.total else ""
     left = _left(now)
-    parts = [f"{now.rows:,} of {now.total:,} rows{_checked(now)}{share}", _rate(now), _bytes(now)]
-    parts += [plain(_outcomes(now)[0]), f"about {left}" if left else "", now.pace.note]
+    done = _(
+        "{rows:,} of {total:,} rows{checked}{share}",
+        rows=now.rows,
+        total=now.total,
+        checked=_checked(now),
+        share=share,
+    )
+    parts = [done, _rate(now), _bytes(now)]
+    parts += [plain(_outcomes(now)[0]), _("about {left}", left=left) if left else "", now.pace.note]
     return ", ".join(part for part in parts if part)
 
 
@@ -44,7 +52,8 @@ def counts(now: Snapshot) -> str:
     """How far it is and how fast."""
     share = f" ({now.rows / now.total:.0%})" if now.total else ""
     left = _left(now)
-    parts = [f"{now.rows:,} of {now.total:,}{share}", _rate(now), f"about {left}" if left else ""]
+    done = _("{rows:,} of {total:,}{share}", rows=now.rows, total=now.total, share=share)
+    parts = [done, _rate(now), _("about {left}", left=left) if left else ""]
     return ", ".join(part for part in parts if part)
 
 
@@ -80,7 +89,7 @@ def block(now: Snapshot, columns: int) -> Block:
 
 
 def _checked(now: Snapshot) -> str:
-    return "" if now.sends else " checked"
+    return "" if now.sends else _(" checked")
 
 
 def _rate(now: Snapshot) -> str:
@@ -96,8 +105,8 @@ def _left(now: Snapshot) -> str:
         return ""
     seconds = round(now.seconds_left)
     if seconds > MOST_LEFT:
-        return f"over {MOST_LEFT // 3600} h left"
-    return f"{seconds} s left" if seconds < 60 else f"{duration(seconds)} left"
+        return _("over {hours} h left", hours=MOST_LEFT // 3600)
+    return _("{seconds} s left", seconds=seconds) if seconds < 60 else _("{duration} left", duration=duration(seconds))
 
 
 def _outcomes(now: Snapshot) -> tuple[Line, ...]:
@@ -109,19 +118,23 @@ def _outcomes(now: Snapshot) -> tuple[Line, ...]:
     fine, again = (*DONE, "in order"), sum(counts[outcome] for outcome in AGAIN)
     always = Outcome.FAILED if now.sends else Outcome.INVALID
     tones = {**{str(outcome): tone for outcome, tone in TONES.items()}, "in order": Tone.GOOD}
+    words = {str(outcome): _(word) for outcome, word in WORDS.items()} | {"in order": _("in order")}
     told = {
-        word: Span(f"{count:,} {word}", tones.get(word, Tone.PLAIN) if count else Tone.PLAIN)
+        word: Span(
+            _("{count:,} {outcome}", count=count, outcome=words[word]),
+            tones.get(word, Tone.PLAIN) if count else Tone.PLAIN,
+        )
         for word, count in counts.items()
         if count or word == always
     }
     good = [span for word, span in told.items() if word in fine]
     bad = [span for word, span in told.items() if word not in fine]
-    sum_of_good = Span(f"{sum(counts[word] for word in fine):,} fine", Tone.GOOD)
+    sum_of_good = Span(_("{count:,} fine", count=sum(counts[word] for word in fine)), Tone.GOOD)
     person = counts[Outcome.INVALID] + counts[Outcome.REJECTED]
     sums = (
         sum_of_good,
-        Span(f"{person:,} need a person", Tone.BAD if person else Tone.PLAIN),
-        Span(f"{again:,} another run", Tone.WAIT if again else Tone.PLAIN),
+        Span(_("{count:,} need a person", count=person), Tone.BAD if person else Tone.PLAIN),
+        Span(_("{count:,} another run", count=again), Tone.WAIT if again else Tone.PLAIN),
     )
     return _listed([*good, *bad]), _listed([sum_of_good, *bad]), _listed(sums)
 

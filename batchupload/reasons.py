@@ -3,18 +3,26 @@
 from enum import StrEnum
 from typing import Self
 
+from batchupload.language import _
+
 
 class Explained(StrEnum):
     """A stable snake_case code, with `sentence`: what it means and what to do."""
 
-    sentence: str
+    english: str
+    """The sentence as the code has it; what the catalogue is asked for."""
 
     def __new__(cls, code: str, sentence: str) -> Self:
         """A member is its code; the sentence comes along as an attribute."""
         member = str.__new__(cls, code)
         member._value_ = code
-        member.sentence = sentence
+        member.english = sentence
         return member
+
+    @property
+    def sentence(self) -> str:
+        """What it means and what to do, in the language chosen."""
+        return _(self.english)
 
 
 class Reason(Explained):

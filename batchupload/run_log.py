@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from batchupload.language import several
 from batchupload.logs import event
 from batchupload.progress import line
 from batchupload.snapshot import PaceNow, RunFacts, Snapshot, State
-from batchupload.summary import Summary, several
+from batchupload.summary import Summary
 
 LOOK_SECONDS = 1.0
 """Between two looks at the pace."""
@@ -47,7 +48,7 @@ def began(facts: RunFacts, total: int, *, sends: bool) -> None:
         host=facts.host,
         version=facts.version,
     )
-    log.info("%s: %s.", what, several(total, "row"), extra=fields)
+    log.info("%s: %s.", what, several(total, "{n:,} row", "{n:,} rows"), extra=fields)
 
 
 def ended(summary: Summary) -> None:

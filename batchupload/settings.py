@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PlainValidator, SecretStr, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
+from batchupload.language import _
 from batchupload.patterns import parse_pattern
 from batchupload.shop_settings import EndpointSettings, ManifestSettings, PhotoSettings, Section
 from batchupload.timetable import Timetable, bytes_per_second, orders_per_second, timetable
@@ -19,7 +20,7 @@ def number_or_share(value: object) -> str | None:
         return None
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     if not re.fullmatch(r"[0-9]{1,9}|[0-9]{1,2}(\.[0-9]+)?%", text):
-        raise ValueError(f"give a number such as 100, or a share such as 5%, not {value!r}")
+        raise ValueError(_("give a number such as 100, or a share such as 5%, not {value!r}", value=value))
     return text
 
 
@@ -29,7 +30,7 @@ def number_or_auto(value: object) -> Literal["auto"] | int:
         return "auto"
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256:
         return value
-    raise ValueError(f"give a number from 1 to 256, or auto, not {value!r}")
+    raise ValueError(_("give a number from 1 to 256, or auto, not {value!r}", value=value))
 
 
 class PaceSettings(Section):
@@ -83,7 +84,7 @@ class PaceSettings(Section):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.lowest > self.highest:
-            raise ValueError("lowest must not be above highest")
+            raise ValueError(_("lowest must not be above highest"))
         return self
 
     @field_validator("deadline")
@@ -147,7 +148,7 @@ class ScanSettings(Section):
     @classmethod
     def _readable(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         if not patterns:
-            raise ValueError("give at least one pattern, such as '{order_id}/{field}.*'")
+            raise ValueError(_("give at least one pattern, such as '{order_id}/{field}.*'"))
         for pattern in patterns:
             parse_pattern(pattern)
         return patterns
@@ -188,7 +189,7 @@ class MetricsSettings(Section):
     @classmethod
     def _is_collected(cls, path: Path | None) -> Path | None:
         if path is not None and path.suffix != ".prom":
-            raise ValueError("give a name that ends with .prom: node_exporter reads no other")
+            raise ValueError(_("give a name that ends with .prom: node_exporter reads no other"))
         return path
 
 

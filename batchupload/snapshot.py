@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from batchupload.language import _
 from batchupload.model import Outcome, Verdict
 from batchupload.pace import Pace
 from batchupload.reasons import Reason
@@ -181,15 +182,16 @@ def pace_now(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Th
     """How the run goes; `pace` is None where nothing is to be sent."""
     at_once, under_way = (pace.concurrency, pace.under_way) if pace else (0, 0)
     if stop.cause:
-        return PaceNow(State.STOPPING, at_once, under_way, "stopping: orders under way may end")
+        return PaceNow(State.STOPPING, at_once, under_way, _("stopping: orders under way may end"))
     if not pace:
         return PaceNow(note=site.told)
     if pace.down:
-        note = "the endpoint does not answer; one order at a time probes it"
+        note = _("the endpoint does not answer; one order at a time probes it")
         return PaceNow(State.DOWN, at_once, under_way, note)
     if pace.paused >= 1:
-        return PaceNow(State.QUIET, at_once, under_way, f"the endpoint asked for {pace.paused:.0f} s of quiet")
-    held = [f"at most {rate.rate:g} orders/s"] if rate and rate.rate else []
-    held += [f"at most {size(bandwidth.rate)}/s"] if bandwidth and bandwidth.rate else []
-    note = ", ".join([f"{pace.concurrency} at once ({pace.why})", *held, *filter(None, [site.told])])
-    return PaceNow(State.GOING, at_once, under_way, note)
+        note = _("the endpoint asked for {paused:.0f} s of quiet", paused=pace.paused)
+        return PaceNow(State.QUIET, at_once, under_way, note)
+    held = [_("at most {rate:g} orders/s", rate=rate.rate)] if rate and rate.rate else []
+    held += [_("at most {size}/s", size=size(bandwidth.rate))] if bandwidth and bandwidth.rate else []
+    going = _("{concurrency} at once ({why})", concurrency=at_once, why=pace.why)
+    return PaceNow(State.GOING, at_once, under_way, ", ".join([going, *held, *filter(None, [site.told])]))

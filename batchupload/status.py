@@ -10,11 +10,12 @@ from typing import Any
 
 from batchupload.colour import Line, plain
 from batchupload.history import LastRun, read_ledger
+from batchupload.language import _, several
 from batchupload.ledger_file import holder, is_held, resolved
 from batchupload.progress import counts, note, outcomes
 from batchupload.snapshot import Snapshot
 from batchupload.status_file import Told, read_status, status_path
-from batchupload.summary import duration, several, size
+from batchupload.summary import called, duration, size
 
 OLD_SECONDS = 15.0
 """A status that is older than that is told to be old."""
@@ -52,42 +53,65 @@ class Status:
     def as_text(self, paint: Callable[[Line], str] = plain) -> str:
         """For a person."""
         if self.last is None:
-            return "No run is on, and none was yet."
-        where = [f"  manifest   {manifest}" for manifest in self.last.manifests]
-        where += [f"  report     {self.last.report or 'purged'}"]
+            return _("No run is on, and none was yet.")
+        where = [_("  manifest   {manifest}", manifest=manifest) for manifest in self.last.manifests]
+        where += [_("  report     {report}", report=self.last.report or _("purged"))]
         if self.on:
             return "\n".join([self._begun(self.last), *where, *self._counts(paint)])
         first = self._died(self.last) if self.last.ended_at is None else _ended(self.last)
-        held = [f"The ledger is held by {self.held_by}: a purge, or a run that is just beginning."] * bool(self.held_by)
-        return "\n".join([f"No run is on. {first}", *where, *held])
+        held = [_("The ledger is held by {who}: a purge, or a run that is just beginning.", who=self.held_by)] * bool(
+            self.held_by
+        )
+        return "\n".join([_("No run is on. {last}", last=first), *where, *held])
 
     def _begun(self, last: LastRun) -> str:
-        by = f"process {last.pid} on {self.told.facts.host}" if self.told else f"process {last.pid}"
         ago = duration(max(0.0, time.time() - datetime.fromisoformat(last.started_at).timestamp()))
-        return f"Run {last.run} is on since {_clock(last.started_at)}, for {ago}, by {by}."
+        return _(
+            "Run {run} is on since {begun}, for {ago}, by process {pid} on {host}.",
+            run=last.run,
+            begun=_clock(last.started_at),
+            ago=ago,
+            pid=last.pid,
+            host=self.told.facts.host if self.told else "?",
+        )
 
     def _counts(self, paint: Callable[[Line], str]) -> list[str]:
         if not self.now:
-            return ["  It has not told how far it is: look again, or see who may write beside the ledger."]
+            return [_("  It has not told how far it is: look again, or see who may write beside the ledger.")]
         now = self.now
-        sends = several(sum(now.attempts.values()), "send")
+        sends = several(sum(now.attempts.values()), "{n:,} send", "{n:,} sends")
         lines = [
-            f"  rows       {counts(now)}",
-            f"  outcomes   {paint(outcomes(now))}",
-            f"  sends      {sends}, {size(now.bytes_sent)}, {size(now.bytes_per_second)}/s",
-            f"  pace       {paint((note(now),))}",
+            _("  rows       {counts}", counts=counts(now)),
+            _("  outcomes   {outcomes}", outcomes=paint(outcomes(now))),
+            _(
+                "  sends      {sends}, {size}, {rate}/s",
+                sends=sends,
+                size=size(now.bytes_sent),
+                rate=size(now.bytes_per_second),
+            ),
+            _("  pace       {note}", note=paint((note(now),))),
         ]
         if (age := time.time() - now.taken_at) > OLD_SECONDS:
-            lines.append(f"  This is {duration(age)} old: the disk of the ledger may be full or slow.")
+            lines.append(_("  This is {age} old: the disk of the ledger may be full or slow.", age=duration(age)))
         return lines
 
     def _died(self, last: LastRun) -> str:
-        begun = f"Run {last.run}, begun {_clock(last.started_at)}, died"
-        again = "Run again: the same command finishes what is missing."
+        begun = _clock(last.started_at)
         if not self.now:
-            return f"{begun}. {again}"
-        at = f"{datetime.fromtimestamp(self.now.taken_at).astimezone():%Y-%m-%d %H:%M:%S}"
-        return f"{begun} after {at}, with {self.now.rows:,} of {several(self.now.total, 'row')} done. {again}"
+            return _(
+                "Run {run}, begun {begun}, died. Run again: the same command finishes what is missing.",
+                run=last.run,
+                begun=begun,
+            )
+        return _(
+            "Run {run}, begun {begun}, died after {seen}, with {rows:,} of {total:,} rows done. "
+            "Run again: the same command finishes what is missing.",
+            run=last.run,
+            begun=begun,
+            seen=f"{datetime.fromtimestamp(self.now.taken_at).astimezone():%Y-%m-%d %H:%M:%S}",
+            rows=self.now.rows,
+            total=self.now.total,
+        )
 
 
 def status(ledger: Path) -> Status:
@@ -99,7 +123,7 @@ def status(ledger: Path) -> Status:
     with read_ledger(path) as history:
         last = history.last()
     held, who = is_held(path), holder(path)
-    by = f"process {who[0]}, begun {who[1]}" if who else "another program"
+    by = _("process {pid}, begun {begun}", pid=who[0], begun=who[1]) if who else _("another program")
     if last is None:
         return Status(False, None, None, by if held else "")
     told = told if told and told.facts.run == last.run else None
@@ -116,13 +140,18 @@ def _is_fresh(told: Told) -> bool:
 def _ended(last: LastRun) -> str:
     ended = last.ended_at or last.started_at
     took = (datetime.fromisoformat(ended) - datetime.fromisoformat(last.started_at)).total_seconds()
-    became = _outcomes(last.summary) if last.summary else ""
-    code = f"exit {last.summary['exit_code']}" if last.summary else "no summary"
-    return f"The last, run {last.run}, ended {_clock(ended)}, after {duration(took)}, with {code}{became}."
+    return _(
+        "The last, run {run}, ended {ended} after {took}, with exit {code}{outcomes}.",
+        run=last.run,
+        ended=_clock(ended),
+        took=duration(took),
+        code=last.summary["exit_code"] if last.summary else "?",
+        outcomes=_outcomes(last.summary) if last.summary else "",
+    )
 
 
 def _outcomes(summary: Mapping[str, Any]) -> str:
-    told = ", ".join(f"{count:,} {outcome}" for outcome, count in summary["outcomes"].items() if count)
+    told = ", ".join(f"{count:,} {called(outcome)}" for outcome, count in summary["outcomes"].items() if count)
     return f": {told}" if told else ""
 
 

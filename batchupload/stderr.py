@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from batchupload.language import _
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -101,7 +103,7 @@ class Unhurried(io.RawIOBase):
 
 
 def _missing(lines: int) -> str:
-    return f"… {lines:,} lines are missing here: nobody read them in time"
+    return _("… {lost:,} lines are missing here: nobody read them in time\n", lost=lines).rstrip()
 
 
 def unhurried() -> io.TextIOWrapper:

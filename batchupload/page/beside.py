@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.logs import event
 from batchupload.model import BatchuploadError
 
@@ -39,7 +40,7 @@ async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
     if not making.done():
         making.cancel()
         log.warning(
-            "The report page was not made: it took too long. Try: batchupload page %s",
+            _("The report page was not made: it took too long. Try: batchupload page %s"),
             report,
             extra=event("page_not_made"),
         )
@@ -47,9 +48,11 @@ async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
     try:
         return making.result()
     except BatchuploadError as error:
-        log.warning("The report page was not made: %s", error, extra=event("page_not_made"))
+        log.warning(_("The report page was not made: %s"), error, extra=event("page_not_made"))
     except Exception as error:  # noqa: BLE001 - the report is whole, and a fault in its page must not say otherwise
-        log.warning("The report page was not made: %s: %s", type(error).__name__, error, extra=event("page_not_made"))
+        log.warning(
+            _("The report page was not made: %s: %s"), type(error).__name__, error, extra=event("page_not_made")
+        )
     return None
 
 

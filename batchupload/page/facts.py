@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
+from batchupload.language import _, several, together
 from batchupload.model import Outcome
 from batchupload.page.rows import NEEDS_NOBODY, ReportRow
 from batchupload.page.timeline import Bin, Timeline, quantile
 from batchupload.reasons import Reason
-from batchupload.summary import AGAIN, RECORDS_LOST, STOPPED_EARLY, several, what_is_left
+from batchupload.summary import AGAIN, RECORDS_LOST, STOPPED_EARLY, what_is_left
 
 LISTED = 10
 """Orders that are named as the slowest, and as the most retried."""
@@ -62,7 +63,7 @@ class Facts:
     def outcomes(self) -> Counter[str]:
         """Outcome → rows."""
         outcomes: Counter[str] = Counter()
-        for (outcome, _), count in self.counts.items():
+        for (outcome, _reason), count in self.counts.items():
             outcomes[outcome] += count
         return outcomes
 
@@ -78,13 +79,18 @@ class Facts:
         checked = self.counts[Outcome.DEFERRED, Reason.NOT_SENT]
         person, again = self.left - (again - checked), again - checked
         if not self.rows:
-            return "There was nothing to do: the report has no rows."
+            return _("There was nothing to do: the report has no rows.")
         if checked and not self.sent:
-            bad = f"{self.left:,} can't be sent as {'it is' if self.left == 1 else 'they are'}." if self.left else ""
-            return f"Checked {several(self.rows, 'row')}; nothing was sent. {bad or 'All good.'}"
+            rows = several(self.rows, "{n:,} row", "{n:,} rows")
+            bad = several(self.left, "{n:,} can't be sent as it is.", "{n:,} can't be sent as they are.")
+            return together(_("Checked {rows}; nothing was sent.", rows=rows), bad if self.left else _("All good."))
         stop = next((reason for _, reason in self.counts if reason in STOPS), None)
-        how = "Stopped, as asked" if stop == Reason.STOPPED else f"Stopped early ({stop})" if stop else "Finished"
-        return f"{how}: {what_is_left(self.rows, person, again)}"
+        left = what_is_left(self.rows, person, again)
+        if stop == Reason.STOPPED:
+            return _("Stopped, as asked: {what_is_left}", what_is_left=left)
+        if stop:
+            return _("Stopped early ({reason}): {what_is_left}", reason=stop, what_is_left=left)
+        return _("Finished: {what_is_left}", what_is_left=left)
 
 
 def facts(rows: Iterable[ReportRow]) -> Facts:

@@ -3,13 +3,14 @@
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.page.facts import facts
-from batchupload.page.page import MARK, Heading, page
+from batchupload.page.page import MARKS, Heading, page
 from batchupload.page.rows import ReportRow, columns_of, first_column, open_report, read_report
 
 CHECKED_ROWS = 500
@@ -60,7 +61,7 @@ def make_page(report: Path, wanted: Callable[[], bool] = lambda: True) -> Path:
 def _while(wanted: Callable[[], bool], rows: Iterable[ReportRow]) -> Iterable[ReportRow]:
     for number, row in enumerate(rows):
         if number % CHECKED_ROWS == 0 and not wanted():
-            raise GivenUpError("it was given up")
+            raise GivenUpError(_("it was given up"))
         yield row
 
 
@@ -74,13 +75,17 @@ def _require_room(path: Path) -> bool:
     except OSError:
         raise _foreign(path) from None
     try:
-        mark = MARK.encode()
+        marks = [mark.encode() for mark in MARKS.values()]
         # An empty one is what is left of a page that was just about to be put in place.
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or os.read(descriptor, len(mark)) not in {mark, b""}:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _begins(os.read(descriptor, 200), marks):
             raise _foreign(path)
     finally:
         os.close(descriptor)
     return True
+
+
+def _begins(start: bytes, marks: Sequence[bytes]) -> bool:
+    return not start or start.startswith(tuple(marks))
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
@@ -95,8 +100,10 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 def _foreign(path: Path) -> PageError:
-    return PageError(f"{path}: this is there, and no page of batchupload; it was left as it is. Move it away.")
+    return PageError(
+        _("{path}: this is there, and no page of batchupload; it was left as it is. Move it away.", path=path)
+    )
 
 
 def _unwritable(path: Path, error: OSError) -> PageError:
-    return PageError(f"{path}: the page can't be written ({error.strerror}).")
+    return PageError(_("{path}: the page can't be written ({why}).", path=path, why=error.strerror))

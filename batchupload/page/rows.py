@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.manifest import Layout, open_manifest, read_cells
 from batchupload.model import DONE, Outcome
 from batchupload.reasons import Reason
@@ -83,7 +84,9 @@ def open_report(path: Path) -> Layout:
     """
     layout = open_manifest(path, ManifestSettings())
     if not layout.is_report:
-        raise ManifestError(f"{path}: this is no report of batchupload. Name one, such as orders.report-….csv.")
+        raise ManifestError(
+            _("{path}: this is no report of batchupload. Name one, such as orders.report-….csv.", path=path)
+        )
     return layout
 
 
@@ -102,7 +105,7 @@ def first_column(layout: Layout) -> int:
 def read_report(layout: Layout) -> Iterator[ReportRow]:
     """Yield its rows in order; memory stays flat. Raises `ManifestError` where it can no longer be read."""
     first, width = first_column(layout), len(layout.columns.header)
-    for _, cells, _ in read_cells(layout):
+    for _line, cells, _problem in read_cells(layout):
         shown = [plain(cell) if cell[:1] == "'" else cell for cell in cells[:width]]
         yield ReportRow(shown + [""] * (width - len(shown)), first)
 

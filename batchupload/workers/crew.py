@@ -92,7 +92,7 @@ class Crew:
 
     async def look(self, several: Sequence[Wanted]) -> list[Found]:
         """See `Site`. Where a worker is lost another one looks: nothing was sent yet."""
-        for _ in range(LOOKS_AT_MOST):
+        for _look in range(LOOKS_AT_MOST):
             hand = await self._least_busy()
             if hand is None:
                 self._stop.ask(Reason.WORKERS_LOST)

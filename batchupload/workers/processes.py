@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.workers.words import Answer, Ask, Begin, LinkLostError, Ready
 
@@ -42,7 +43,7 @@ class ProcessLink:
         try:
             answers: Sequence[Answer] = await words_from(self._from)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise LinkLostError("the process has died") from None
+            raise LinkLostError(_("the process has died")) from None
         return answers
 
     async def end(self) -> None:
@@ -86,8 +87,10 @@ async def worker_process(begin: Begin) -> AsyncGenerator[ProcessLink, None]:
             case Ready(problem=""):
                 yield link
             case other:
-                raise BatchuploadError(f"A worker process can't work: {other}.")
+                raise BatchuploadError(_("A worker process can't work: {why}.", why=other))
     except (TimeoutError, LinkLostError) as error:
-        raise BatchuploadError(f"A worker process did not start: {error or 'it took too long'}.") from None
+        raise BatchuploadError(
+            _("A worker process did not start: {why}.", why=str(error) or _("it took too long"))
+        ) from None
     finally:
         await link.end()

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from batchupload import __version__
+from batchupload.language import _, spoken
 from batchupload.model import BatchuploadError, Row
 from batchupload.readers import Readers
 from batchupload.settings import Settings
@@ -47,6 +48,6 @@ async def _begin(settings: Settings, readers: Readers, rows: Iterator[Row], *, s
     try:
         found = await readers.do(lambda: places(rows, root))
     except TimeoutError:
-        raise BatchuploadError("The photos could not be looked at in time. Check the disk, run again.") from None
+        raise BatchuploadError(_("The photos could not be looked at in time. Check the disk, run again.")) from None
     photos = settings.photos.model_copy(update={"root": root and root.absolute()})
-    return Begin(settings.model_copy(update={"photos": photos}), send, __version__, found)
+    return Begin(settings.model_copy(update={"photos": photos}), send, __version__, found, spoken())

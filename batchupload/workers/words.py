@@ -39,6 +39,8 @@ class Begin:
     version: str
     places: tuple["Place", ...]
     """Where photos lie: it must be able to read there."""
+    language: str = "en"
+    """What it says to people is to be in this one."""
 
 
 @dataclass(frozen=True, slots=True)

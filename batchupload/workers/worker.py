@@ -10,6 +10,7 @@ from functools import partial
 
 from batchupload import __version__
 from batchupload.endpoint import Endpoint
+from batchupload.language import _, speak
 from batchupload.model import AwayPhotos, PhotoSet, Problem
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
@@ -105,14 +106,17 @@ class Worker:
         begin = await self._asks.get()
         if not isinstance(begin, Begin):
             raise TypeError("A worker's first word must be Begin.")
+        speak(begin.language)  # what is wrong with a photo stands in the report
         settings = begin.settings
         problem = ""
         if begin.version != __version__:
-            problem = f"it has batchupload {__version__}, the run has {begin.version}"
+            problem = _("it has batchupload {its}, the run has {ours}", its=__version__, ours=begin.version)
         readers = stack.enter_context(Readers(settings.timeouts.photos))
         for place in begin.places:
             if not problem and not await _is_there(readers, place):
-                problem = f"it can't read the photos below {place.folder}: have them there as they are here"
+                problem = _(
+                    "it can't read the photos below {folder}: have them there as they are here", folder=place.folder
+                )
         endpoint = None
         if begin.send:
             bandwidth = Throttle(self._allotted, self._loop.time, datetime.now, BYTES_CREDIT)
