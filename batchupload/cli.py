@@ -27,7 +27,7 @@ EXIT_CODES = {
     0: "every row is uploaded, skipped or duplicate (check: can be sent; scan: every order whole)",
     1: "finished, but some row needs a person or another run",
     2: "wrong usage, config or manifest: nothing was sent",
-    3: "stopped early: endpoint down or refusing, its address wrong, or the deadline came",
+    3: "stopped early, before every row was tried: the summary says why",
     4: "another run holds the ledger: nothing was sent",
     5: "the ledger or the report can't be written: sending stopped",
     129: "stopped by SIGHUP (the terminal was closed), drained",

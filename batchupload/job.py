@@ -264,7 +264,7 @@ def _note(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throt
     if not pace:
         return site.told
     if pace.down:
-        return _("the endpoint does not answer; one order at a time probes it")
+        return _("the endpoint takes nothing at present; one order at a time probes it")
     if pace.paused >= 1:
         return _("the endpoint asked for {paused:.0f} s of quiet", paused=pace.paused)
     held = [_("at most {rate:g} orders/s", rate=rate.rate)] if rate and rate.rate else []

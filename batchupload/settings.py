@@ -85,6 +85,8 @@ class PaceSettings(Section):
     def _in_order(self) -> Self:
         if self.lowest > self.highest:
             raise ValueError(_("lowest must not be above highest"))
+        if "highest" in self.model_fields_set and isinstance(self.concurrency, int) and self.concurrency > self.highest:
+            raise ValueError(_("concurrency must not be above highest"))
         return self
 
     @field_validator("deadline")

@@ -71,6 +71,7 @@ class Crew:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        self._tasks.append(self._group.create_task(self._end()))
         if self._bandwidth:
             self._tasks.append(self._group.create_task(self._share()))
         return self
@@ -124,9 +125,10 @@ class Crew:
         verdict = Verdict.RETRY if hand.lost else Verdict.AMBIGUOUS
         attempt = None
         try:
-            answer = await self._answer(hand, Send(number, key, order_id, limit, reuse))
+            answer = await hand.ask(number, Send(number, key, order_id, limit, reuse))
             if isinstance(answer, Sent) and answer.attempt:
-                attempt = replace(answer.attempt, started_at=started_at, began=began)
+                told = answer.attempt
+                attempt = Attempt(started_at, began, told.seconds, told.uploading, told.bytes_sent, told.finding)
             else:  # it was never there
                 verdict = Verdict.RETRY
         except LinkLostError:
@@ -155,20 +157,6 @@ class Crew:
             hand.orders += 1
         return hand, photos.key
 
-    async def _answer(self, hand: Hand, send: Send) -> Looked | Sent:
-        """What became of a send; at the end of the drain time how far it had come. Raises `LinkLostError`."""
-        future = hand.ask(send.number, send)
-        try:
-            async with self._stop.interruptible():
-                return await asyncio.shield(future)
-        except InterruptedAttemptError:
-            hand.tell(BreakOff())
-        try:
-            async with asyncio.timeout(LAST_WORD_SECONDS):
-                return await future
-        except TimeoutError:
-            raise LinkLostError(hand.link.name) from None
-
     async def _out_of_the_way(self, hand: Hand) -> None:
         """Wait until a worker that was lost certainly sends no more, so that others may in its place."""
         with suppress(InterruptedAttemptError):
@@ -194,6 +182,17 @@ class Crew:
         self._sharing -= 1
         self._tell_shares()
 
+    async def _end(self) -> None:
+        """At the end of the drain time have the workers say how far they have come, and then wait no more."""
+        with suppress(InterruptedAttemptError):
+            async with self._stop.interruptible():
+                await asyncio.Event().wait()
+        for hand in self._hands:
+            hand.tell(BreakOff())
+        await asyncio.sleep(LAST_WORD_SECONDS)
+        for hand in self._hands:
+            hand.give_up()
+
     async def _share(self) -> None:
         """Tell the workers their shares of the bandwidth, anew when the hour strikes."""
         while True:
@@ -210,9 +209,9 @@ class Crew:
 
 def _anywhere(wanted: Wanted) -> Wanted:
     """With a path that means the same in another working folder."""
-    return wanted if wanted.folder.is_absolute() else replace(wanted, folder=_absolute(wanted.folder))
+    return Wanted(wanted.photos, _absolute(str(wanted.folder)), wanted.before, wanted.trusted)
 
 
 @cache
-def _absolute(folder: Path) -> Path:
-    return folder.absolute()
+def _absolute(folder: str) -> Path:
+    return Path(folder).absolute()

@@ -50,11 +50,15 @@ class Hand:
         except* LinkLostError as lost:
             log.warning("Worker %s is lost: %s", self.link.name, lost.exceptions[0])
         finally:
-            self.lost = True
-            for future in self._asked.values():
-                if not future.done():
-                    future.set_exception(LinkLostError(self.link.name))
-                    future.exception()  # who asked may have gone
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Wait for no answer any more."""
+        self.lost = True
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(LinkLostError(self.link.name))
+                future.exception()  # who asked may have gone
 
     async def _give(self) -> None:
         while True:
