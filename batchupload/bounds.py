@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from batchupload.language import _
+
 FEWEST_SECONDS = 1.0
 """A run in which sends waited for less than this was bounded by nothing worth telling."""
 BUSY = 0.85
@@ -59,22 +61,24 @@ def what_bounded(waits: Waits, seconds: float, *, busy: float, held: float, capp
     """
     total = sum(waits.holdups.values())
     if total < min(FEWEST_SECONDS, seconds / 2):
-        return Verdict(Bound.MACHINE, "this machine's processor") if busy >= BUSY else None
+        return Verdict(Bound.MACHINE, _("this machine's processor")) if busy >= BUSY else None
     top = max(waits.holdups, key=waits.holdups.__getitem__)
     match top:
         case Holdup.RATE:
-            return Verdict(Bound.LIMIT, "your limit pace.rate")
+            return Verdict(Bound.LIMIT, _("your limit {setting}", setting="pace.rate"))
         case Holdup.QUIET:
-            return Verdict(Bound.ENDPOINT, "the endpoint, which asked for time or did not answer")
+            return Verdict(Bound.ENDPOINT, _("the endpoint, which asked for time or did not answer"))
     if busy >= BUSY:
-        return Verdict(Bound.MACHINE, "this machine's processor")
+        return Verdict(Bound.MACHINE, _("this machine's processor"))
     if top is Holdup.PHOTOS:
-        return Verdict(Bound.MACHINE, "this machine, in reading and checking photos")
+        return Verdict(Bound.MACHINE, _("this machine, in reading and checking photos"))
     if held >= seconds / 2:
-        return Verdict(Bound.LIMIT, "your limit pace.bandwidth")
+        return Verdict(Bound.LIMIT, _("your limit {setting}", setting="pace.bandwidth"))
     if capped:
-        return Verdict(Bound.LIMIT, f"your limit {capped}")
+        return Verdict(Bound.LIMIT, _("your limit {setting}", setting=capped))
     share = waits.uploading / max(waits.uploading + waits.answering, 1e-9)
     if share > 0.5:
-        return Verdict(Bound.LINK, f"the link to the endpoint: {share:.0%} of a send was its upload")
-    return Verdict(Bound.ENDPOINT, f"the endpoint: {1 - share:.0%} of a send was the wait for its answer")
+        return Verdict(Bound.LINK, _("the link to the endpoint: {share:.0%} of a send was its upload", share=share))
+    return Verdict(
+        Bound.ENDPOINT, _("the endpoint: {share:.0%} of a send was the wait for its answer", share=1 - share)
+    )

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from batchupload.language import _
 from batchupload.model import Finding, Outcome, Verdict
 
 ALIKE = 0.9
@@ -21,7 +22,13 @@ def seen_alike(first: Sequence[Finding]) -> str:
     if count < ALIKE * len(first):
         return ""
     said = f" (“{message}”)" if message else ""
-    return f"{count} of the first {len(first)} orders met {reason}{said}."
+    return _(
+        "{count} of the first {orders} orders met {reason}{said}.",
+        count=count,
+        orders=len(first),
+        reason=reason,
+        said=said,
+    )
 
 
 def overspent(allowed: str, outcomes: Mapping[Outcome, int]) -> str:
@@ -31,4 +38,9 @@ def overspent(allowed: str, outcomes: Mapping[Outcome, int]) -> str:
     most = int(allowed) if share == allowed else rows * float(share) / 100
     if failures <= most or (share != allowed and rows < FEWEST):
         return ""
-    return f"{failures:,} of {rows:,} rows failed, were rejected or are unknown; {allowed} are allowed."
+    return _(
+        "{failures:,} of {rows:,} rows failed, were rejected or are unknown; {allowed} are allowed.",
+        failures=failures,
+        rows=rows,
+        allowed=allowed,
+    )

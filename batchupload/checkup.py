@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from batchupload.cells import pad
+from batchupload.language import N_, _
+
 
 class Level(StrEnum):
     """How it stands."""
@@ -16,6 +19,7 @@ class Level(StrEnum):
     """A run would end early, or fail."""
 
 
+WORDS = {Level.OK: N_("ok"), Level.WARNING: N_("warning"), Level.MEND: N_("mend")}
 EXIT_CODE = {Level.OK: 0, Level.WARNING: 1, Level.MEND: 2}
 
 
@@ -31,7 +35,7 @@ class Checkup:
 
     def line(self) -> str:
         """On one line."""
-        return f"{self.level:<9}{self.name:<10}{self.found}{f' → {self.remedy}' if self.remedy else ''}"
+        return f"{pad(_(WORDS[self.level]), 9)}{self.name:<10}{self.found}{f' → {self.remedy}' if self.remedy else ''}"
 
 
 def ok(name: str, found: str) -> Checkup:

@@ -14,18 +14,20 @@ import click
 
 from batchupload import __version__, cli_care
 from batchupload.cli_init import init
+from batchupload.cli_language import in_words
 from batchupload.cli_scan import scan
 from batchupload.cli_tell import notify, see_through, teller
 from batchupload.console import leave, say, screen_width, tell
+from batchupload.language import _, choose, speak
 from batchupload.model import BatchuploadError
-from batchupload.options import JOB_OPTIONS, PROFILE, options_of, settings_from
+from batchupload.options import JOB_OPTIONS, PROFILE, QUARANTINE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
 
 EXIT_CODES = {
     0: "every row is uploaded, skipped or duplicate (check: can be sent; scan: every order whole)",
     1: "finished, but some row needs a person or another run",
     2: "wrong usage, config or manifest: nothing was sent",
-    3: "stopped early: endpoint down or refusing, its address wrong, or the deadline came",
+    3: "stopped early, before every row was tried: the summary says why",
     4: "another run holds the ledger: nothing was sent",
     5: "the ledger or the report can't be written: sending stopped",
     129: "stopped by SIGHUP (the terminal was closed), drained",
@@ -73,7 +75,8 @@ def cli() -> None:
 @click.option("--deadline", metavar="TIME", help="End by then: 06:00, or after 2h30m; the rest is deferred.")
 @click.option("--canary", type=int, metavar="N", help="End where the first N orders all go wrong alike [20]; 0: don't.")
 @click.option("--max-failures", metavar="N|P%", help="End when more than this goes wrong.")
-@click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded.")
+@QUARANTINE
+@click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded, or has set aside.")
 @click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")
 @click.option(
     "--notify", type=click.Choice(["trouble", "always", "never"]), help="When notify.urls are told of the end."
@@ -132,7 +135,7 @@ def sandbox(
 
     if list_faults:
         width = max(map(len, FAULTS))
-        click.echo("\n".join(f"{name:<{width}}  {summary}" for name, summary in FAULTS.items()))
+        click.echo("\n".join(f"{name:<{width}}  {_(summary)}" for name, summary in FAULTS.items()))
         return
     try:
         rules = tuple(parse_fault(fault) for fault in faults)
@@ -141,7 +144,7 @@ def sandbox(
             options = like_shop(options, settings_from({"config": config, "profile": profile}, send=False).settings)
         asyncio.run(serve(options, port, click.echo))
     except ValueError as error:
-        raise BatchuploadError(f"--fault: {error}") from None
+        raise BatchuploadError(_("--fault: {error}", error=error)) from None
 
 
 @cli.command(short_help="Show a whole run with sample photos; needs nothing.")
@@ -159,11 +162,12 @@ def demo(folder: Path | None, orders: int) -> None:
 
 @cli.command()
 @click.argument("report", type=click.Path(path_type=Path))
-def page(report: Path) -> None:
+@click.option("--before", type=click.Path(path_type=Path), metavar="REPORT", help="Say what changed since this report.")
+def page(report: Path, before: Path | None) -> None:
     """Make the page of REPORT, an HTML file beside it; one that is there already is made anew."""
     from batchupload.page.make import make_page
 
-    say(f"Page: {make_page(report)}")
+    say(_("Page: {page}", page=make_page(report, before=before)))
 
 
 _LEDGER_OPTIONS = options_of(
@@ -182,7 +186,7 @@ def history(config: Path | None, profile: str | None, as_json: bool, limit: int)
 
     with past.read_ledger(_ledger_path(config, profile)) as ledger:
         runs = ledger.runs(limit)
-        text = past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or "No run yet."
+        text = past.as_json(runs) if as_json else "\n".join(run.line() for run in runs) or _("No run yet.")
     say(text)
 
 
@@ -194,14 +198,20 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
     from batchupload import history as past
 
     with past.read_ledger(_ledger_path(config, profile)) as ledger:
-        run = ledger.run(int(what)) if what.isascii() and what.isdigit() and len(what) < 10 else None
+        run = ledger.run(int(what), groups=True) if what.isascii() and what.isdigit() and len(what) < 10 else None
         attempts, outcomes = ledger.attempts(what), ledger.outcomes(what)
-        lines = [f"Order {what}", *(attempt.line() for attempt in attempts), *(said.text() for said in outcomes)]
+        lines = [
+            _("Order {what}", what=what),
+            *(attempt.line() for attempt in attempts),
+            *(said.text() for said in outcomes),
+        ]
         text = run.text() if run else "\n".join(lines)
     if as_json:
         text = past.as_json(run or {"order_id": what, "attempts": attempts, "outcomes": outcomes})
     elif not (run or attempts or outcomes):
-        raise BatchuploadError(f"{what}: the ledger knows no such run or order. `batchupload history` lists the runs.")
+        raise BatchuploadError(
+            _("{what}: the ledger knows no such run or order. `batchupload history` lists the runs.", what=what)
+        )
     say(text)
 
 
@@ -216,7 +226,8 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: leave(143))
     _open_standard_streams()
     try:
-        code = cli.main(prog_name="batchupload", standalone_mode=False)
+        speak(choose(sys.argv[1:], os.environ))
+        code = in_words(cli).main(prog_name="batchupload", standalone_mode=False)
     except click.exceptions.Abort:
         leave(130)
     except click.ClickException as error:
@@ -255,10 +266,11 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     try:
         paths = manifests or settings.manifest.paths
         if not paths:
-            raise BatchuploadError("No manifest named. Try: batchupload run orders.csv")
+            raise BatchuploadError(_("No manifest named. Try: batchupload run orders.csv"))
         wish = Wish(
             paths, send, options["only"] or frozenset(), options["limit"], options["report"],
             options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
+            given.standing,
         )  # fmt: skip
         planned = plan(wish, settings)
         # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
@@ -276,7 +288,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         elif not options["quiet"]:
             click.echo(summary.as_text(screen_width()))
     except OSError as error:  # what the run came to is in its report, and in its exit code
-        tell(f"the summary can't be printed ({error.strerror}). Report: {summary.report}")
+        tell(_("the summary can't be printed ({why}). Report: {report}", why=error.strerror, report=summary.report))
     see_through(message)
     leave(summary.exit_code)
 

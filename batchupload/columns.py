@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from batchupload.language import _
 from batchupload.model import PHOTO_FIELDS, OwnColumn
 from batchupload.sheet import REPORT_COLUMNS
 from batchupload.source import ManifestError
@@ -94,16 +95,27 @@ def find_columns(cells: Sequence[str], mapped: Mapping[str, Sequence[str]], wher
             wanted = [_normal(name) for name in names[field]]
             places = [at for at in free if named[at] in wanted] if field not in fields else []
             if len(places) > 1:
-                which = " and ".join(header[at] for at in places)
+                which = _(" and ").join(header[at] for at in places)
                 raise ManifestError(
-                    f"{where}: {which} could both be the column {field}. "
-                    "Rename one, or name the right one in manifest.columns."
+                    _(
+                        "{where}: {which} could both be the column {field}. Rename one, or name the right one in "
+                        "manifest.columns.",
+                        where=where,
+                        which=which,
+                        field=field,
+                    )
                 )
             twice = next((other for other, at in fields.items() if at in places), None)
             if twice:
                 raise ManifestError(
-                    f"{where}: {header[places[0]]} can't be both {twice} and {field}. "
-                    "Name another column for one of them in manifest.columns."
+                    _(
+                        "{where}: {column} can't be both {twice} and {field}. Name another column for one of "
+                        "them in manifest.columns.",
+                        where=where,
+                        column=header[places[0]],
+                        twice=twice,
+                        field=field,
+                    )
                 )
             if places:
                 fields[field] = places[0]
@@ -118,14 +130,24 @@ def require(columns: Columns, mapped: Mapping[str, Sequence[str]], required: Seq
     missing = [field for field in required if field not in columns.fields]
     if not missing:
         return
-    found = ", ".join(columns.header[:30]) if len(columns.header) < 100 else f"{len(columns.header)} columns"
+    found = (
+        ", ".join(columns.header[:30]) if len(columns.header) < 100 else _("{count} columns", count=len(columns.header))
+    )
     names = {field: (*mapped[field], *KNOWN_NAMES[field]) for field in mapped}
-    hints = [f" Looked for {field} as {', '.join(names[field])}." for field in missing]
-    hints += [f" Is {name} meant for {field}?" for field, name in _near(columns, names).items()]
+    hints = [_(" Looked for {field} as {names}.", field=field, names=", ".join(names[field])) for field in missing]
+    hints += [
+        _(" Is {name} meant for {field}?", name=name, field=field) for field, name in _near(columns, names).items()
+    ]
     raise ManifestError(
-        f"{where}: found the columns {found[:500]}; missing: "
-        f"{', '.join(missing)}. "
-        f"The header needs {needed(required)}.{''.join(hints)} Rename the columns, or map them in manifest.columns."
+        _(
+            "{where}: found the columns {found}; missing: {missing}. The header needs "
+            "{needed}.{hints} Rename the columns, or map them in manifest.columns.",
+            where=where,
+            found=found[:500],
+            missing=", ".join(missing),
+            needed=needed(required),
+            hints="".join(hints),
+        )
     )
 
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from batchupload.language import N_, VARIABLE, _
 from batchupload.model import BatchuploadError
 from batchupload.profiles import Config, ProfileError, lay_over, split
 from batchupload.settings import LedgerSettings, Settings
@@ -18,21 +19,22 @@ Path_ = tuple[str | int, ...]
 """Where a setting stands: its keys, and its places in lists."""
 Option = tuple[str, object]
 """A command-line option as it is typed, and its value."""
-NO_URL = (
-    "no endpoint.url is set: put the shop's address into the config (`batchupload init` writes one), or give --endpoint"
+NO_URL = N_(
+    "no endpoint.url is set: put the shop's address into the config (`batchupload init` writes one), or give "
+    "--endpoint."
 )
-CHOICES = {"BATCHUPLOAD_CONFIG", "BATCHUPLOAD_PROFILE"}
+CHOICES = {"BATCHUPLOAD_CONFIG", "BATCHUPLOAD_PROFILE", VARIABLE}
 """Variables of the environment that are no settings."""
 PLAIN = {
-    "bool_parsing": "give true or false",
-    "bool_type": "give true or false",
-    "extra_forbidden": "no such setting",
-    "invalid_key": "no such setting",
-    "missing": "is missing",
-    "model_attributes_type": "give `key: value` lines",
-    "model_type": "give `key: value` lines",
-    "path_type": "give a path",
-    "string_type": "give text, in quotes where it looks like a number",
+    "bool_parsing": N_("give true or false"),
+    "bool_type": N_("give true or false"),
+    "extra_forbidden": N_("no such setting"),
+    "invalid_key": N_("no such setting"),
+    "missing": N_("is missing"),
+    "model_attributes_type": N_("give `key: value` lines"),
+    "model_type": N_("give `key: value` lines"),
+    "path_type": N_("give a path"),
+    "string_type": N_("give text, in quotes where it looks like a number"),
 }
 """Kind of mistake, as pydantic names it → what to do, where the setting itself doesn't matter."""
 LISTS = {
@@ -88,13 +90,15 @@ def load(
     mistakes = []
     for name in sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX) and n not in CHOICES):
         if name not in names:
-            mistakes.append(f"{name} in the environment: no such setting.{_nearest_variable(name)}")
+            mistakes.append(
+                _("{name} in the environment: no such setting.{hint}", name=name, hint=_nearest_variable(name))
+            )
             continue
         try:
             value = yaml.safe_load(environment[name])
         except (yaml.YAMLError, ValueError):
             value = environment[name]
-        _put(tree, origins, names[name], value, f"{name} in the environment")
+        _put(tree, origins, names[name], value, _("{name} in the environment", name=name))
     for key, (name, value) in options.items():
         _put(tree, origins, tuple(key.split(".")), value, name)
     if not send and isinstance(tree.setdefault("endpoint", {}), dict):
@@ -113,16 +117,25 @@ def _of_file(file: Path | None, profile: str | None) -> Config:
     """What the file says, with its profile laid over the rest."""
     if file is None:
         if profile:
-            raise ConfigError(f"--profile {profile}: there is no config file that has it. Name one with --config.")
+            raise ConfigError(
+                _("--profile {profile}: there is no config file that has it. Name one with --config.", profile=profile)
+            )
         return {}, {}
     try:
         common, profiles = split(read_yaml(file))
     except ProfileError as error:
         raise ConfigError(str(error)) from None
     if profile and profile not in profiles:
-        names = ", ".join(profiles) or "none"
-        raise ConfigError(f"--profile {profile}: {file} has no such profile. It has: {names}.")
-    for tree, _ in (common, *profiles.values()):
+        names = ", ".join(profiles) or _("none")
+        raise ConfigError(
+            _(
+                "--profile {profile}: {file} has no such profile. It has: {names}.",
+                profile=profile,
+                file=file,
+                names=names,
+            )
+        )
+    for tree, _origins in (common, *profiles.values()):
         _anchor(tree, file.parent)
     ledger = common[0].setdefault("ledger", {})
     if isinstance(ledger, dict):
@@ -135,28 +148,41 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file. `batchupload init` writes one.") from None
+        raise ConfigError(_("{file}: no such file. `batchupload init` writes one.", file=file)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: can't be read ({error}). It must be a UTF-8 text file.") from None
+        raise ConfigError(
+            _("{file}: can't be read ({error}). It must be a UTF-8 text file.", file=file, error=error)
+        ) from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = yaml.safe_load(text)
     except ValueError as error:  # such as a date that there is not
-        raise ConfigError(f"{file}: {error}. Put the value in quotes, or correct it.") from None
+        raise ConfigError(
+            _("{file}: {error}. Put the value in quotes, or correct it.", file=file, error=error)
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{file}{where}: {what}. Check indentation, colons and quotes.") from None
+        where = _(", line {line}", line=mark.line + 1) if mark else ""
+        what = getattr(error, "problem", None) or _("not YAML")
+        raise ConfigError(
+            _("{file}{where}: {what}. Check indentation, colons and quotes.", file=file, where=where, what=what)
+        ) from None
     if node is None:
         return {}, {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{file}, line 1: expected `key: value` lines, see config.example.yaml.")
+        raise ConfigError(_("{file}, line 1: expected `key: value` lines, see config.example.yaml.", file=file))
     origins: dict[Path_, str] = {}
     for path, at, twice in _places(node, ()):
         if twice:
-            raise ConfigError(f"{file}, line {at.start_mark.line + 1}: {_dotted(path)} stands twice; keep one.")
-        origins[path] = f"{file}, line {at.start_mark.line + 1}"
+            raise ConfigError(
+                _(
+                    "{file}, line {line}: {path} stands twice; keep one.",
+                    file=file,
+                    line=at.start_mark.line + 1,
+                    path=_dotted(path),
+                )
+            )
+        origins[path] = _("{file}, line {line}", file=file, line=at.start_mark.line + 1)
     return tree, origins
 
 
@@ -251,7 +277,7 @@ def _nearest_variable(name: str) -> str:
     """All begin alike, which says nothing about how near they are."""
     known = [environment_name(key).removeprefix(ENVIRONMENT_PREFIX) for key in keys()]
     near = _nearest(name.removeprefix(ENVIRONMENT_PREFIX), known, 0.8)
-    return f" Did you mean {ENVIRONMENT_PREFIX}{near}?" if near else ""
+    return _(" Did you mean {near}?", near=ENVIRONMENT_PREFIX + near) if near else ""
 
 
 def _is_about_no_url(error: Any, origins: Mapping[Path_, str]) -> bool:
@@ -262,7 +288,7 @@ def _is_about_no_url(error: Any, origins: Mapping[Path_, str]) -> bool:
 def _mistake(error: Any, origins: Mapping[Path_, str]) -> str:
     """One mistake as pydantic found it, in the user's words: place, key, what is wrong, what is allowed."""
     if _is_about_no_url(error, origins):
-        return f"{NO_URL}."
+        return _(NO_URL)
     path: Path_ = tuple(error["loc"])
     if path == ("endpoint",) and ("endpoint", "url") in origins:
         path = ("endpoint", "url")
@@ -270,19 +296,30 @@ def _mistake(error: Any, origins: Mapping[Path_, str]) -> str:
     where = f"{origins[known]}: " if known else ""
     kind = error["type"]
     section, field = _setting(path)
-    message = PLAIN.get(kind) or _range(field, kind) or error["msg"].removeprefix("Value error, ")
+    message = _(PLAIN.get(kind, "")) or _range(field, kind) or _in_their_words(error)
     secret = path[:1] == ("notify",)  # what stands there may be an address with a key in it
-    given = f", not {error['input']!r}" if kind not in {"missing", "value_error"} and not secret else ""
+    shows = kind not in {"missing", "value_error"} and not secret
+    given = _(", not {value!r}", value=error["input"]) if shows else ""
     if kind in {"extra_forbidden", "invalid_key"}:
         names = [f.alias or n for n, f in section.model_fields.items()]
         near = _nearest(str(path[-1]), names)
-        meant = f" Did you mean {near}?" if near else ""
-        message, given = f"{message}.{meant} Allowed here: {', '.join(names)}", ""
+        meant = _(" Did you mean {near}?", near=near) if near else ""
+        message, given = (
+            _("{message}.{meant} Allowed here: {names}", message=message, meant=meant, names=", ".join(names)),
+            "",
+        )
     elif kind in {"tuple_type", "list_type"}:
-        message = f"give a list, such as {LISTS.get(str(path[-1]), '[a, b]')}"
+        message = _("give a list, such as {example}", example=LISTS.get(str(path[-1]), "[a, b]"))
     elif kind == "string_type" and not isinstance(error["input"], int | float):
-        message = "give text"
-    return f"{where}{_dotted(path)}: {message.replace('Input should be', 'must be')}{given}."
+        message = _("give text")
+    return _("{where}{key}: {mistake}{given}.", where=where, key=_dotted(path), mistake=message, given=given)
+
+
+def _in_their_words(error: Any) -> str:
+    """What pydantic says; of a choice in ours."""
+    if error["type"] == "literal_error":
+        return _("must be {expected}", expected=error["ctx"]["expected"].replace(" or ", _(" or ")))
+    return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def _setting(path: Path_) -> tuple[type[BaseModel], FieldInfo | None]:
@@ -308,13 +345,16 @@ def _range(field: FieldInfo | None, kind: str) -> str:
         next((at for m in field.metadata if (at := getattr(m, name, None)) is not None), None)
         for name in ("gt", "ge", "le")
     )
-    what = "a whole number " if kind.startswith(("int_", "finite_number")) else ""
-    what = "a number " if kind.startswith("float_") else what
-    if least is not None and most is not None:
-        return f"must be {what}from {least} to {most}"
+    what = _("a whole number") if kind.startswith(("int_", "finite_number")) else ""
+    what = _("a number") if kind.startswith("float_") else what
     bounds = [
-        f"{word} {bound}"
-        for word, bound in (("above", above), ("at least", least), ("at most", most))
-        if bound is not None
+        *([_("above {bound}", bound=above)] if above is not None else []),
+        *([_("at least {bound}", bound=least)] if least is not None else []),
+        *([_("at most {bound}", bound=most)] if most is not None else []),
     ]
-    return f"must be {what}{' and '.join(bounds)}".strip()
+    span = _(" and ").join(bounds)
+    if least is not None and most is not None:
+        span = _("from {least} to {most}", least=least, most=most)
+    if what and span:
+        return _("must be {what} {span}", what=what, span=span)
+    return _("must be {expected}", expected=what or span)

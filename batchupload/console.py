@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import click
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.stderr import settle
 
@@ -26,7 +27,7 @@ def say(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output can't be written ({error.strerror}).") from None
+        raise OutputError(_("standard output can't be written ({why}).", why=error.strerror)) from None
 
 
 def tell(text: str) -> None:

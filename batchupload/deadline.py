@@ -3,6 +3,8 @@
 import re
 from datetime import datetime, timedelta
 
+from batchupload.language import _
+
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _DURATION = re.compile(r"(?=\d)(?:(\d{1,3})h)?(?:(\d{1,4})m)?(?:(\d{1,6})s)?", re.ASCII)
 
@@ -21,4 +23,4 @@ def seconds_until(text: str, now: datetime) -> float:
         hours, minutes, seconds = (int(part or 0) for part in found.groups())
         if total := hours * 3600 + minutes * 60 + seconds:
             return float(total)
-    raise ValueError("give a time of day such as 06:00, or a duration such as 2h30m, 90m or 45s")
+    raise ValueError(_("give a time of day such as 06:00, or a duration such as 2h30m, 90m or 45s"))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from batchupload.language import _
 from batchupload.lines import LINE_LIMIT, read_lines
 from batchupload.model import Problem
 from batchupload.reasons import Reason
@@ -29,8 +30,9 @@ class Delimited:
     delimiter: str
 
     def __str__(self) -> str:
-        shown = {",": "comma", ";": "semicolon", "\t": "tab"}.get(self.delimiter, repr(self.delimiter))
-        return f"CSV, {self.encoding}, {shown}"
+        words = {",": _("comma"), ";": _("semicolon"), "\t": _("tab")}
+        delimiter = words.get(self.delimiter, repr(self.delimiter))
+        return _("CSV, {encoding}, {delimiter}", encoding=self.encoding, delimiter=delimiter)
 
 
 def read_headers(source: Source, encoding: str, delimiters: Sequence[str]) -> list[tuple[Delimited, int, list[str]]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from batchupload.job import Wish, execute, plan
+from batchupload.language import _
 from batchupload.model import BatchuploadError, Outcome
 from batchupload.samples import Sample, write_corpus
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
@@ -26,21 +27,34 @@ def play(folder: Path | None, orders: int, say: Callable[[str], None], width: in
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise BatchuploadError(f"{folder}: {error.strerror}. Name another with --folder.") from None
+            raise BatchuploadError(
+                _("{folder}: {why}. Name another with --folder.", folder=folder, why=error.strerror)
+            ) from None
         if any(folder.iterdir()):
-            raise BatchuploadError(f"{folder}: this folder isn't empty. Name a new one with --folder.")
-    say(f"Drawing {orders * 3} sample photos, of nobody, and a manifest with every kind of trouble …")
+            raise BatchuploadError(_("{folder}: this folder isn't empty. Name a new one with --folder.", folder=folder))
+    say(_("Drawing {orders} sample photos, of nobody, and a manifest with every kind of trouble …", orders=orders * 3))
     manifest, samples = write_corpus(folder, orders)
-    say(f"Starting a sandbox endpoint on this machine that fails now and then, and sending {orders} rows to it …")
+    say(
+        _(
+            "Starting a sandbox endpoint on this machine that fails now and then, and sending {orders} rows to it …",
+            orders=orders,
+        )
+    )
     summary, url, accepted = asyncio.run(_run(manifest, samples))
     say(summary.as_text(width))
     say(
-        f"""
-The sandbox accepted {accepted} orders and is gone now. Where that is more than `uploaded`, an answer was
-lost on its way, and the order is called `unknown`.
-To go on by hand, start a sandbox in another terminal: batchupload sandbox
-Then the command above sends what is left, and this one sends all again:
-  batchupload run {manifest} --endpoint {url}"""
+        _(
+            "\n"
+            "The sandbox accepted {accepted} orders and is gone now. Where that is more than "
+            "`uploaded`, an answer was\n"
+            "lost on its way, and the order is called `unknown`.\n"
+            "To go on by hand, start a sandbox in another terminal: batchupload sandbox\n"
+            "Then the command above sends what is left, and this one sends all again:\n"
+            "  batchupload run {manifest} --endpoint {url}",
+            accepted=accepted,
+            manifest=manifest,
+            url=url,
+        )
     )
     return 0 if summary.tally.rows == len(samples) and accepted >= summary.tally.outcomes[Outcome.UPLOADED] else 1
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from batchupload.checkup import Checkup, mend, ok, warning
 from batchupload.inputs import files_of
+from batchupload.language import _, several
 from batchupload.ledger_file import connect, failed, is_held, resolved
 from batchupload.model import BatchuploadError
 from batchupload.notify import NotifyError, channels
@@ -53,10 +54,12 @@ async def examine(settings: Settings, config: Path | None, *, sends: bool) -> Se
 
 def open_files(highest: int, limit: int) -> Checkup:
     """Whether `highest` sends at once fit into the open files that this process may have."""
-    found = (
-        f"{'any number' if limit == resource.RLIM_INFINITY else limit} may be open, for up to {highest} sends at once"
+    found = _(
+        "{files} may be open, for up to {highest} sends at once",
+        files=_("any number") if limit == resource.RLIM_INFINITY else limit,
+        highest=highest,
     )
-    remedy = "raise `ulimit -n` (LimitNOFILE= of the service), or lower pace.highest"
+    remedy = _("raise `ulimit -n` (LimitNOFILE= of the service), or lower pace.highest")
     if limit == resource.RLIM_INFINITY or limit >= 2 * highest + OPEN_BESIDE:  # a send may try two addresses
         return ok("files", found)
     if limit >= highest + OPEN_BESIDE:
@@ -69,20 +72,20 @@ async def _bounded(name: str, look: Callable[[], Checkup], patience: float) -> C
         async with asyncio.timeout(patience):
             return await asyncio.to_thread(look)
     except TimeoutError:
-        return mend(name, f"the disk does not answer in {patience:g} s", "look at its mount")
+        return mend(name, _("the disk does not answer in {patience:g} s", patience=patience), _("look at its mount"))
 
 
 def _config(path: Path | None) -> Checkup:
     if path is None:
-        return ok("config", "no file; defaults, and the environment")
+        return ok("config", _("no file; defaults, and the environment"))
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        return mend("config", f"{path}: {_why(error)}", "let it be read")
+        return mend("config", f"{path}: {_why(error)}", _("let it be read"))
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        remedy = f"it says where ID photos go: chmod go-w {path}"
-        return warning("config", f"{path}: others may change it", remedy)
-    return ok("config", f"{path}: read")
+        remedy = _("it says where ID photos go: chmod go-w {path}", path=path)
+        return warning("config", _("{path}: others may change it", path=path), remedy)
+    return ok("config", _("{path}: read", path=path))
 
 
 def _ledger(path: Path) -> Checkup:
@@ -91,10 +94,13 @@ def _ledger(path: Path) -> Checkup:
     if folder.level == "mend":
         return folder
     if path.exists() and not os.access(path, os.W_OK):
-        return mend("ledger", f"{path}: this user may not write it", "see whose it is: chown")
+        return mend("ledger", _("{path}: this user may not write it", path=path), _("see whose it is: chown"))
     if not path.exists():
         return Checkup(
-            "ledger", folder.level, f"{path}: none yet, the first run makes it; {_free(path)}", folder.remedy
+            "ledger",
+            folder.level,
+            _("{path}: none yet, the first run makes it; {free}", path=path, free=_free(path)),
+            folder.remedy,
         )
     try:
         with closing(connect(path, readonly=True)) as database:
@@ -103,17 +109,26 @@ def _ledger(path: Path) -> Checkup:
         return mend("ledger", str(error), "")
     except sqlite3.Error as error:  # found out only when it is read
         return mend("ledger", str(failed(path, error)), "")
-    now = ", and one holds it now" if is_held(path) else ""
-    return Checkup(
-        "ledger", folder.level, f"{path}: {runs} run{'' if runs == 1 else 's'}{now}; {_free(path)}", folder.remedy
+    held = _(", and one holds it now") if is_held(path) else ""
+    found = _(
+        "{path}: {runs}{held}; {free}",
+        path=path,
+        runs=several(runs, "{n} run", "{n} runs"),
+        held=held,
+        free=_free(path),
     )
+    return Checkup("ledger", folder.level, found, folder.remedy)
 
 
 def _folder(name: str, path: Path, setting: str) -> Checkup:
     """Whether a file can be made there, and grow."""
     try:
         if not path.is_dir():
-            return mend(name, f"{path}: {'no folder' if path.exists() else 'not there'}", f"make it, or set {setting}")
+            return mend(
+                name,
+                _("{path}: no folder", path=path) if path.exists() else _("{path}: not there", path=path),
+                _("make it, or set {setting}", setting=setting),
+            )
         with tempfile.TemporaryFile(dir=path) as probe:  # it has no name, where the file system can do that
             probe.write(bytes(4096))
             probe.flush()
@@ -121,13 +136,15 @@ def _folder(name: str, path: Path, setting: str) -> Checkup:
         names = os.statvfs(path)
     except OSError as error:
         return mend(
-            name, f"{path}: no file can be made there: {_why(error)}", f"let this user write it, or set {setting}"
+            name,
+            _("{path}: no file can be made there: {why}", path=path, why=_why(error)),
+            _("let this user write it, or set {setting}", setting=setting),
         )
-    found = f"{path}: {size(room)} free"
+    found = _("{path}: {size} free", path=path, size=size(room))
     if room < SCARCE or (names.f_files and names.f_favail < FEW_NAMES):
-        return mend(name, found, f"make room: `batchupload purge`, or another {setting}")
+        return mend(name, found, _("make room: `batchupload purge`, or another {setting}", setting=setting))
     if room < LITTLE:
-        return warning(name, found, f"make room: `batchupload purge`, or another {setting}")
+        return warning(name, found, _("make room: `batchupload purge`, or another {setting}", setting=setting))
     return ok(name, found)
 
 
@@ -140,25 +157,31 @@ def _report_folders(settings: Settings) -> Sequence[Path]:
 
 def _photos(root: Path | None) -> Checkup:
     if root is None:
-        return ok("photos", "beside each manifest")
+        return ok("photos", _("beside each manifest"))
     try:
         with os.scandir(root) as entries:
             empty = next(entries, None) is None
     except OSError as error:
-        return mend("photos", f"{root}: {_why(error)}", "mount it, let this user read it, or correct photos.root")
+        return mend("photos", f"{root}: {_why(error)}", _("mount it, let this user read it, or correct photos.root"))
     if empty:
-        return warning("photos", f"{root}: empty", "is it mounted?")
-    return ok("photos", f"{root}: there")
+        return warning("photos", _("{root}: empty", root=root), _("is it mounted?"))
+    return ok("photos", _("{root}: there", root=root))
 
 
 def _manifests(named: Path) -> Checkup:
     try:
         paths = [path for path, _ in files_of([named])]
     except ManifestError as error:
-        return warning("manifest", str(error), "without one a run is exit 2: see what is to write it")
+        return warning("manifest", str(error), _("without one a run is exit 2: see what is to write it"))
     found = [_manifest(path) for path in paths]
     bad = [one for one in found if one.remedy]
-    return bad[0] if bad else found[0] if len(found) == 1 else ok("manifest", f"{named}: {len(found)} files")
+    return (
+        bad[0]
+        if bad
+        else found[0]
+        if len(found) == 1
+        else ok("manifest", _("{named}: {count} files", named=named, count=len(found)))
+    )
 
 
 def _manifest(path: Path) -> Checkup:
@@ -166,8 +189,8 @@ def _manifest(path: Path) -> Checkup:
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        return warning("manifest", f"{path}: {_why(error)}", "without it a run is exit 2: see what is to write it")
-    return ok("manifest", f"{path}: there")
+        return warning("manifest", f"{path}: {_why(error)}", _("without it a run is exit 2: see what is to write it"))
+    return ok("manifest", _("{path}: there", path=path))
 
 
 def _notify(settings: NotifySettings) -> Checkup:
@@ -182,7 +205,7 @@ def _notify(settings: NotifySettings) -> Checkup:
 
 
 def _free(path: Path) -> str:
-    return f"{size(shutil.disk_usage(path.parent).free)} free"
+    return _("{size} free", size=size(shutil.disk_usage(path.parent).free))
 
 
 def _why(error: OSError) -> str:

@@ -1,8 +1,10 @@
 """What became of an order → its ending: the one place where an outcome is decided. Pure."""
 
+import shlex
 from datetime import datetime
 
-from batchupload.model import Attempt, Ending, Note, NoteKind, Order, Outcome, Problem, Row, Verdict
+from batchupload.language import _
+from batchupload.model import Attempt, Ending, Note, NoteKind, Order, Outcome, Problem, Row, Streak, Verdict
 from batchupload.reasons import Reason
 from batchupload.survey import Relation
 
@@ -23,7 +25,26 @@ def unsent(row: Row, relation: Relation, seen: bool) -> Ending | None:
 
 def already_uploaded(order: Order) -> Ending:
     """The ending of an order whose photos the endpoint has."""
-    return Ending(order.row, Outcome.SKIPPED, Reason.ALREADY_UPLOADED, f"run {order.standing.uploaded_run}")
+    return Ending(
+        order.row,
+        Outcome.SKIPPED,
+        Reason.ALREADY_UPLOADED,
+        _("run {run}", run=order.standing.uploaded_run),
+    )
+
+
+def set_aside(order: Order, streak: Streak) -> Ending:
+    """The ending of an order that failed with these photos night after night, and is not sent until it is released.
+
+    One that an earlier run may have got through stays `unknown`.
+    """
+    last = f"{streak.reason}: {streak.message}" if streak.message else streak.reason
+    released = shlex.join(("batchupload", "release", order.row.order_id))
+    detail = _(
+        "failed on {nights} nights running, {first} to {last}, last with {reason}; to send it again: {command}",
+        nights=streak.nights, first=streak.first, last=streak.last, reason=last, command=released,
+    )  # fmt: skip
+    return not_tried_again(order, 0.0, Reason.QUARANTINED, detail)
 
 
 def good(order: Order) -> Ending:
@@ -78,9 +99,9 @@ def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, deta
     trail = _trail(order.attempts) if len(order.attempts) > 1 else ""
     earlier = ""
     if outcome in {Outcome.UNKNOWN, Outcome.REJECTED} and order.standing.doubtful_run:
-        earlier = f"run {order.standing.doubtful_run} sent it, and what became of that is not known"
+        earlier = _("run {run} sent it, and what became of that is not known", run=order.standing.doubtful_run)
     if outcome is Outcome.REJECTED and _doubtful(order):
-        earlier = "an attempt before it may have been accepted"
+        earlier = _("an attempt before it may have been accepted")
     started: datetime | None = order.attempts[0].started_at if order.attempts else None
     return Ending(
         order.row,
@@ -97,8 +118,8 @@ def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, deta
 def _said(notes: tuple[Note, ...]) -> list[str]:
     """Such as `repaired face: resized 8.1 MB → 1.9 MB; hand: rotated` and `warning: back is blank`."""
     repaired = "; ".join(note.text for note in notes if note.kind is NoteKind.REPAIRED)
-    warned = [f"warning: {note.text}" for note in notes if note.kind is not NoteKind.REPAIRED]
-    return [f"repaired {repaired}", *warned] if repaired else warned
+    warned = [_("warning: {text}", text=note.text) for note in notes if note.kind is not NoteKind.REPAIRED]
+    return [_("repaired {repaired}", repaired=repaired), *warned] if repaired else warned
 
 
 def _trail(attempts: tuple[Attempt, ...]) -> str:
@@ -108,4 +129,4 @@ def _trail(attempts: tuple[Attempt, ...]) -> str:
         status = attempt.finding.http_status
         shown = f" ({status})" if status not in {None, 200} else ""
         steps.append(f"{number} {attempt.finding.reason}{shown}")
-    return "attempts: " + ", ".join(steps)
+    return _("attempts: {steps}", steps=", ".join(steps))

@@ -1,6 +1,7 @@
 """The orders and files of a scan → counts, a list for a person, a line for a machine."""
 
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,13 +10,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from batchupload.cells import pad
+from batchupload.language import N_, _, several
 from batchupload.scan import Candidate, Doubt, FoundOrder, LeftOver, State
 
 WHAT_TO_DO = {
     State.WHOLE: "",
-    State.MISSING: "bring the photo, named as the others are",
-    State.AMBIGUOUS: "keep one file for each photo",
+    State.MISSING: N_("bring the photo, named as the others are"),
+    State.AMBIGUOUS: N_("keep one file for each photo"),
 }
+
+WORDS = {State.WHOLE: N_("whole"), State.MISSING: N_("missing"), State.AMBIGUOUS: N_("ambiguous")}
 
 
 class FileState(StrEnum):
@@ -126,25 +131,33 @@ class Scanned:
         tally = self.tally
         lines = [self._verdict(), ""]
         for state in State:
-            todo = f"   → {WHAT_TO_DO[state]}" if WHAT_TO_DO[state] and tally.orders[state] else ""
-            lines.append(f"  {state:<10}{tally.orders[state]:>9,}{todo}")
+            todo = _(WHAT_TO_DO[state]) if tally.orders[state] else ""
+            lines.append(_state(_(WORDS[state]), tally.orders[state], todo))
             found = [f"{order.order_id}  {_order_for_people(order)}" for order in tally.listed[state]]
             lines += _listed(found, tally.orders[state] if WHAT_TO_DO[state] else 0)
-        lines.append(f"  {'left over':<10}{tally.left_over_count:>9,}")
+        lines.append(_state(_("left over"), tally.left_over_count))
         lines += _listed(
             (f"{shown(one.path)}  {one.doubt.sentence}" for one in self._left_over()), tally.left_over_count
         )
         if tally.unreadable_count:
-            lines.append(f"  {'no access':<10}{tally.unreadable_count:>9,}   → let this user look into these folders")
+            todo = _("let this user look into these folders")
+            lines.append(_state(_("no access"), tally.unreadable_count, todo))
             found = [f"{shown(path)}  {why}" for path, why in tally.unreadable]
             lines += _listed(found, tally.unreadable_count)
         lines.append("")
         if ignored := tally.files[FileState.IGNORED]:
-            lines.append(f"Ignored: {_several(ignored, 'hidden or system file')}")
+            lines.append(
+                _(
+                    "Ignored: {files}",
+                    files=several(ignored, "{n:,} hidden or system file", "{n:,} hidden or system files"),
+                )
+            )
         if self.manifest:
-            lines += [f"Manifest: {self.manifest} ({_several(self.rows, 'row')})", f"Next:   {shlex.join(self.again)}"]
+            rows = several(self.rows, "{n:,} row", "{n:,} rows")
+            lines.append(_("Manifest: {manifest} ({rows})", manifest=self.manifest, rows=rows))
+            lines.append(_("Next:   {command}", command=shlex.join(self.again)))
         else:
-            lines.append("No manifest was written: no order is whole. --incomplete writes the others all the same.")
+            lines.append(_("No manifest was written: no order is whole. --incomplete writes the others all the same."))
         return "\n".join(lines)
 
     def _left_over(self) -> list[LeftOver]:
@@ -153,9 +166,17 @@ class Scanned:
     def _verdict(self) -> str:
         orders = sum(self.tally.orders.values())
         person = orders - self.tally.orders[State.WHOLE]
-        what = f"{person:,} {'needs' if person == 1 else 'need'} a person" if person else "all whole"
-        files = _several(sum(self.tally.files.values()), "file")
-        return f"Scanned {files} in {shown(str(self.folder))}: {_several(orders, 'order')}, {what}."
+        return _(
+            "Scanned {files} in {folder}: {orders}, {what}.",
+            files=several(sum(self.tally.files.values()), "{n:,} file", "{n:,} files"),
+            folder=shown(str(self.folder)),
+            orders=several(orders, "{n:,} order", "{n:,} orders"),
+            what=several(person, "{n:,} needs a person", "{n:,} need a person") if person else _("all whole"),
+        )
+
+
+def _state(name: str, count: int, todo: str = "") -> str:
+    return f"  {pad(name, 10)}{count:>9,}{f'   → {todo}' if todo else ''}"
 
 
 def shown(text: str) -> str:
@@ -164,25 +185,30 @@ def shown(text: str) -> str:
 
 
 def _order_for_people(order: FoundOrder) -> str:
+    either = _(" or ")
     parts = [
-        f"{name}: {' or '.join(shown(one.path) + _aside(one) for one in rivals)}"
+        f"{name}: {either.join(shown(one.path) + _aside(one) for one in rivals)}"
         for name, rivals in order.ambiguous.items()
     ]
     parts += [
-        f"{name}: {', '.join(f'{shown(one.path)} is {one.doubt.sentence}' for one in there if one.doubt)}"
+        f"{name}: {', '.join(_doubted(one.path, one.doubt) for one in there if one.doubt)}"
         for name, there in order.missing.items()
         if there
     ]
     absent = [name for name, there in order.missing.items() if not there]
-    parts += [f"no {', '.join(absent)}"] if absent else []
+    parts += [_("no {fields}", fields=", ".join(absent))] if absent else []
     parts += [f"{shown(path)} {Doubt.UNREADABLE.sentence}" for path in order.unreadable]
     return "; ".join(parts)
 
 
 def _aside(one: Candidate) -> str:
     if not one.sure:
-        return " (which may be more than one photo by its name)"
-    return f" ({one.doubt.sentence.partition(':')[0]})" if one.doubt else ""
+        return _(" (which may be more than one photo by its name)")
+    return f" ({re.split('[:：]', one.doubt.sentence)[0]})" if one.doubt else ""
+
+
+def _doubted(path: str, doubt: Doubt) -> str:
+    return _("{path} is {doubt}", path=shown(path), doubt=doubt.sentence)
 
 
 def _order_for_machines(order: FoundOrder) -> dict[str, Any]:
@@ -201,12 +227,8 @@ def _order_for_machines(order: FoundOrder) -> dict[str, Any]:
 def _listed(lines: Iterable[str], count: int) -> list[str]:
     listed = [f"          {line}" for line in lines]
     more = count - len(listed)
-    return [*listed, f"          … and {more:,} more: --all lists them"] if more > 0 else listed
+    return [*listed, " " * 10 + _("… and {more:,} more: --all lists them", more=more)] if more > 0 else listed
 
 
 def _sure(several: Iterable[Sequence[Candidate]]) -> int:
     return sum(one.sure for candidates in several for one in candidates)
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -9,11 +9,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from batchupload.cells import pad, width
+from batchupload.failures import Group
+from batchupload.language import N_, _
 from batchupload.ledger_file import connect, distrusted, existing, failed, is_held
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
-from batchupload.summary import NEXT_STEP, duration, size
+from batchupload.since import Since, failed_in, grouped, since
+from batchupload.summary import NEXT_STEP, called, duration, size
 
+STATES = {"ended": N_("ended"), "under way": N_("under way"), "died": N_("died")}
 Counts = dict[str, dict[str, int]]
 """Outcome → reason → rows."""
 
@@ -33,6 +38,10 @@ class PastRun:
     report: str
     exit_code: int | None
     counts: Counts
+    since: Since | None
+    """None where there is none to compare with, or it has not come to its end."""
+    groups: Sequence[Group] | None = None
+    """What failed, the largest group first; None where that was not asked for."""
 
     @property
     def rows(self) -> int:
@@ -48,26 +57,41 @@ class PastRun:
 
     def line(self) -> str:
         """On one line."""
-        took = self.state if self.seconds is None else f"{duration(self.seconds)}, exit {self.exit_code}"
-        counts = ", ".join(f"{sum(reasons.values()):,} {outcome}" for outcome, reasons in self.counts.items())
-        nothing = "no rows" if self.manifests else "purged"
-        return f"{self.run:>4}  {_clock(self.started_at)}  {took:<22}  {counts or nothing}"
+        took = _(STATES[self.state])
+        if self.seconds is not None:
+            took = _("{duration}, exit {code}", duration=duration(self.seconds), code=self.exit_code)
+        counts = ", ".join(
+            _("{count:,} {outcome}", count=sum(reasons.values()), outcome=called(outcome))
+            for outcome, reasons in self.counts.items()
+        )
+        nothing = _("no rows") if self.manifests else _("purged")
+        since = f"; {self.since.line()}" if self.since else ""
+        return f"{self.run:>4}  {_clock(self.started_at)}  {pad(took, 22)}  {counts or nothing}{since}"
 
     def text(self) -> str:
         """All of it."""
         lines = [
-            f"Run {self.run}: {self.state}",
-            f"  started    {_clock(self.started_at)} by process {self.pid}",
-            f"  ended      {_clock(self.ended_at) if self.ended_at else '-'}",
-            f"  endpoint   {self.endpoint}",
-            *(f"  manifest   {manifest}" for manifest in self.manifests),
-            f"  report     {self.report or 'purged'}{'' if self.ended_at else ' (incomplete)'}",
+            _("Run {run}: {state}", run=self.run, state=_(STATES[self.state])),
+            _("  started    {time} by process {pid}", time=_clock(self.started_at), pid=self.pid),
+            _("  ended      {time}", time=_clock(self.ended_at) if self.ended_at else "-"),
+            _("  endpoint   {url}", url=self.endpoint),
+            *(_("  manifest   {path}", path=manifest) for manifest in self.manifests),
+            _(
+                "  report     {path}{state}",
+                path=self.report or _("purged"),
+                state="" if self.ended_at else _(" (incomplete)"),
+            ),
             "",
         ]
         for outcome, reasons in self.counts.items():
-            step = NEXT_STEP[Outcome(outcome)]
-            lines.append(f"  {outcome:<10}{sum(reasons.values()):>9,}{f'   → {step}' if step else ''}")
+            step = _(NEXT_STEP[Outcome(outcome)])
+            room = max(10, width(called(outcome)) + 1)
+            lines.append(f"  {pad(called(outcome), room)}{sum(reasons.values()):>9,}{f'   → {step}' if step else ''}")
             lines += [f"    {count:>7,}  {reason}" for reason, count in reasons.items()]
+        if self.since:
+            lines += ["", *self.since.lines()]
+        if self.groups:
+            lines += ["", _("  What failed, by reason and message"), *grouped(self.groups)]
         return "\n".join(lines)
 
 
@@ -93,14 +117,22 @@ class PastAttempt:
     def line(self) -> str:
         """On one line."""
         if self.verdict is None:
-            became = "no end on record: under way, or its run died then; it may have been accepted"
+            became = _("no end on record: under way, or its run died then; it may have been accepted")
         else:
             answer = " ".join(
                 part for part in (str(self.http_status or ""), self.code or "", self.message or "") if part
             )
             became = f"{self.verdict}, {self.reason}{f' ({answer})' if answer else ''}"
-            became += f", {size(self.bytes_sent or 0)} in {duration(self.seconds or 0.0)}"
-        return f"  {_clock(self.started_at)}  run {self.run}, attempt {self.number}: {became}"
+            became += _(
+                ", {size} in {duration}", size=size(self.bytes_sent or 0), duration=duration(self.seconds or 0.0)
+            )
+        return _(
+            "  {time}  run {run}, attempt {number}: {became}",
+            time=_clock(self.started_at),
+            run=self.run,
+            number=self.number,
+            became=became,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +149,14 @@ class PastOutcome:
         """On one line."""
         sentence = next((reason.sentence for reason in Reason if reason == self.reason), self.reason)
         detail = f" [{self.detail}]" if self.detail else ""
-        return f"  run {self.run}, line {self.line}: {self.outcome}. {sentence}{detail}"
+        return _(
+            "  run {run}, line {line}: {outcome}. {sentence}{detail}",
+            run=self.run,
+            line=self.line,
+            outcome=called(self.outcome),
+            sentence=sentence,
+            detail=detail,
+        )
 
 
 @contextmanager
@@ -130,7 +169,7 @@ def read_ledger(path: Path) -> Iterator["History"]:
         except sqlite3.Error as error:
             raise failed(path, error) from None
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise distrusted(path, f"a cell in it is damaged: {error}") from None
+            raise distrusted(path, _("a cell in it is damaged: {error}", error=error)) from None
 
 
 class History:
@@ -145,8 +184,8 @@ class History:
         ids = self._database.execute("SELECT id FROM runs ORDER BY id DESC LIMIT ?", (newest,)).fetchall()
         return [run for (number,) in reversed(ids) if (run := self.run(number))]
 
-    def run(self, number: int) -> PastRun | None:
-        """The run of this number, if there is one."""
+    def run(self, number: int, *, groups: bool = False) -> PastRun | None:
+        """The run of this number, if there is one; `groups` with what failed by reason and message."""
         found = self._database.execute(
             "SELECT id, started_at, ended_at, pid, endpoint, manifests, report, summary, "
             "id = (SELECT max(id) FROM runs) FROM runs WHERE id = ?",
@@ -164,7 +203,9 @@ class History:
         exit_code = json.loads(summary)["exit_code"] if summary else None
         inner = {outcome.value: counts[outcome] for outcome in Outcome if outcome in counts}
         return PastRun(
-            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner
+            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner,
+            since(self._database, run, manifests) if ended_at and inner else None,
+            failed_in(self._database, run) if groups else None,
         )  # fmt: skip
 
     def _goes_on(self, pid: int) -> bool:

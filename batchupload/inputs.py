@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.manifest import Layout, has_numbers, open_manifest
 from batchupload.shop_settings import ManifestSettings
 from batchupload.source import STDIN, ManifestError
@@ -21,25 +22,31 @@ def open_manifests(named: Sequence[Path], only: frozenset[str], settings: Manife
     layouts: dict[Path, Layout] = {}
     for path, by_pattern in files_of(named):
         if not (name := str(path)).isprintable():  # bytes that are no UTF-8 could not be written down
-            raise ManifestError(f"{name!a}: this file name can't be written in a report. Rename the file.")
+            raise ManifestError(_("{name!a}: this file name can't be written in a report. Rename the file.", name=name))
         if first := layouts.get(path.resolve()):
-            log.warning("%s is the same file as %s: its rows are taken once.", path, first.path)
+            log.warning(_("%s is the same file as %s: its rows are taken once."), path, first.path)
             continue
         layout = open_manifest(path, settings)
         if only and not layout.is_report:
-            raise ManifestError(f"{path}: --only needs an earlier report, and this is none. Leave --only out.")
+            raise ManifestError(
+                _("{path}: --only needs an earlier report, and this is none. Leave --only out.", path=path)
+            )
         if by_pattern and layout.is_report and not only:
-            log.warning("%s is an earlier report, and left out: name it to send its orders again.", path)
+            log.warning(_("%s is an earlier report, and left out: name it to send its orders again."), path)
             continue
         if has_numbers(layout):
             log.warning(
-                "%s: order numbers stand there as numbers, without the leading zeros that Excel may show. Where yours "
-                "have such, format the column as text and type them anew.",
+                _(
+                    "%s: order numbers stand there as numbers, without the leading zeros that Excel may "
+                    "show. Where yours have such, format the column as text and type them anew."
+                ),
                 path,
             )
         layouts[path.resolve()] = layout
     if not layouts:
-        raise ManifestError(f"{', '.join(map(str, named))}: only earlier reports there. Name a manifest.")
+        raise ManifestError(
+            _("{named}: only earlier reports there. Name a manifest.", named=", ".join(map(str, named)))
+        )
     return tuple(layouts.values())
 
 
@@ -51,5 +58,5 @@ def files_of(named: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
             continue
         found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
         if not found:
-            raise ManifestError(f"{path}: no file fits this pattern.")
+            raise ManifestError(_("{path}: no file fits this pattern.", path=path))
         yield from ((Path(one), True) for one in found if not one.endswith(".html"))  # the pages of reports

@@ -15,6 +15,7 @@ from pathlib import Path
 from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
 from batchupload.inputs import open_manifests
+from batchupload.language import _
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
 from batchupload.manifest import Layout, read_rows
@@ -69,6 +70,8 @@ class Wish:
     """Options to repeat in the command that goes on from here."""
     reading: tuple[str, ...] = ()
     """Options that say how the manifests are to be read."""
+    standing: tuple[str, ...] = ()
+    """Options that say which orders are set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,9 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     """Read the manifests once, so that nothing is sent before all of them are known. Raises `ManifestError`."""
     began = datetime.now().astimezone()
     if settings.photos.root and not is_folder(settings.photos.root):
-        raise BatchuploadError(f"photos.root: {settings.photos.root} is no folder. Mount it, or correct the path.")
+        raise BatchuploadError(
+            _("photos.root: {root} is no folder. Mount it, or correct the path.", root=settings.photos.root)
+        )
     if settings.photos.repair:
         from batchupload.repair import require_decoders  # here, since most runs need it not
 
@@ -144,6 +149,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             stop.signal,
             _incomplete(total - tally.rows) if stop.impatient else str(pipeline.broken or "") or _changed(plan),
             _again(wish, settings, path, manifests, whole=tally.rows >= total or not stop.impatient),
+            ("batchupload", "release", *wish.standing),
             ledger.run if ledger else None,
             records.died,
             what_bounded(
@@ -163,10 +169,10 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
                 log.error("%s", error)
                 summary = replace(summary, stopped=Reason.LEDGER_LOST)
     for ending in recorder.unreported:
-        tell(f"not in the report: {recorder.line(ending)}\n")
+        tell(_("not in the report: {line}\n", line=recorder.line(ending)))
     if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:
         hurried = stop.cause is Reason.DEADLINE or stop.signal is not None
-        summary = replace(summary, page=await page_beside(path, hurried=hurried))
+        summary = replace(summary, page=await page_beside(path, records.before, hurried=hurried))
     return summary
 
 
@@ -179,6 +185,8 @@ class _Records:
     report: Report
     died: str
     """What is to be said of the run before, where that did not come to its end."""
+    before: Path | None
+    """The report that this one is to be compared with."""
 
 
 @asynccontextmanager
@@ -190,6 +198,7 @@ async def _records(
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(open_ledger(settings.ledger.path)) if wish.send else None
         dead = ledger.last_run() if ledger else None
+        before = ledger.report_before(manifests, path) if ledger else None
         replaces = dead is not None and dead.was(manifests, path)
         may_begin(path, again=replaces)
         if ledger:
@@ -207,7 +216,7 @@ async def _records(
             if ledger:
                 await ledger.drop_run()
             raise
-        yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "")
+        yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "", before)
 
 
 def _deadline(
@@ -243,22 +252,25 @@ def _own(layouts: Sequence[Layout]) -> list[OwnColumn]:
 def _changed(plan: Plan) -> str:
     for layout in plan.layouts:
         if is_changed(layout.source):
-            return f"{layout.path} was changed during the run: its new rows may be missing here. Run it again."
+            return _(
+                "{path} was changed during the run: its new rows may be missing here. Run it again.", path=layout.path
+            )
     return ""
 
 
 def _note(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None, site: Site) -> str:
     if stop.cause:
-        return "stopping: orders under way may end"
+        return _("stopping: orders under way may end")
     if not pace:
         return site.told
     if pace.down:
-        return "the endpoint does not answer; one order at a time probes it"
+        return _("the endpoint takes nothing at present; one order at a time probes it")
     if pace.paused >= 1:
-        return f"the endpoint asked for {pace.paused:.0f} s of quiet"
-    held = [f"at most {rate.rate:g} orders/s"] if rate and rate.rate else []
-    held += [f"at most {size(bandwidth.rate)}/s"] if bandwidth and bandwidth.rate else []
-    return ", ".join([f"{pace.concurrency} at once ({pace.why})", *held, *filter(None, [site.told])])
+        return _("the endpoint asked for {paused:.0f} s of quiet", paused=pace.paused)
+    held = [_("at most {rate:g} orders/s", rate=rate.rate)] if rate and rate.rate else []
+    held += [_("at most {size}/s", size=size(bandwidth.rate))] if bandwidth and bandwidth.rate else []
+    at_once = _("{concurrency} at once ({why})", concurrency=pace.concurrency, why=pace.why)
+    return ", ".join([at_once, *held, *filter(None, [site.told])])
 
 
 @contextmanager
@@ -276,7 +288,7 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
             return
         stop.signal = number
         stop.ask(Reason.STOPPED)
-        tell(f"\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n")
+        tell(_("\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n", drain=drain))
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, so that the run outlives its terminal
@@ -292,7 +304,7 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
 
 def _incomplete(rows: int) -> str:
     """What is to be said of rows that a second signal kept out of the report."""
-    return f"{rows:,} rows are not in this report: the same command again does them." if rows else ""
+    return _("{rows:,} rows are not in this report: the same command again does them.", rows=rows) if rows else ""
 
 
 def _again(wish: Wish, settings: Settings, report: Path, manifests: Sequence[Path], *, whole: bool) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from batchupload.delimited import Record
+from batchupload.language import _
 from batchupload.lines import LINE_LIMIT, read_lines
 from batchupload.model import Problem
 from batchupload.reasons import Reason
@@ -22,17 +23,23 @@ class JsonLines:
     encoding: str
 
     def __str__(self) -> str:
-        return f"JSON lines, {self.encoding}"
+        return _("JSON lines, {encoding}", encoding=self.encoding)
 
 
 def read_header(source: Source, encoding: str) -> list[str]:
     """All keys that stand in the file, as they come. Raises `ManifestError` where these are no columns."""
     keys: dict[str, None] = {}
-    for _, found in _objects(source, encoding):
+    for _line, found in _objects(source, encoding):
         if isinstance(found, dict):
             keys |= dict.fromkeys(found)
             if len(keys) > MOST_KEYS:
-                raise ManifestError(f"{source.path}: over {MOST_KEYS} different keys. Give each line the same ones.")
+                raise ManifestError(
+                    _(
+                        "{path}: over {most} different keys. Give each line the same ones.",
+                        path=source.path,
+                        most=MOST_KEYS,
+                    )
+                )
     return list(keys)
 
 
@@ -58,16 +65,16 @@ def _object(text: str) -> dict[str, object] | Problem:
     try:
         found = json.loads(text, object_pairs_hook=_without_repeats)
     except ValueError as error:
-        return Problem(Reason.ROW_UNREADABLE, f"no JSON object: {error}"[:200])
+        return Problem(Reason.ROW_UNREADABLE, _("no JSON object: {error}", error=error)[:200])
     except RecursionError:
-        return Problem(Reason.ROW_UNREADABLE, "nested too deep")
-    return found if isinstance(found, dict) else Problem(Reason.ROW_UNREADABLE, "no JSON object")
+        return Problem(Reason.ROW_UNREADABLE, _("nested too deep"))
+    return found if isinstance(found, dict) else Problem(Reason.ROW_UNREADABLE, _("no JSON object"))
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError(_("a key stands twice"))
     return found
 
 

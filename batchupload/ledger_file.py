@@ -13,6 +13,7 @@ from pathlib import Path
 
 import filelock
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError, Verdict
 
 APPLICATION_ID = 0x62617570
@@ -60,6 +61,13 @@ CREATE TABLE outcomes (
   PRIMARY KEY (run, manifest, line)
 ) WITHOUT ROWID;
 """,
+    """
+CREATE TABLE released (
+  order_id TEXT PRIMARY KEY,
+  run INTEGER NOT NULL,      -- the nights up to this run count no more against the order
+  released_at TEXT NOT NULL
+) WITHOUT ROWID;
+""",
 )
 """Each brings the schema from the version that is its place to the next; none is ever changed."""
 
@@ -101,12 +109,20 @@ def hold(path: Path) -> Generator[tuple[Path, sqlite3.Connection], None, None]:
         lock.acquire()
     except filelock.Timeout:
         raise LedgerHeldError(
-            f"{path}: another run holds this ledger{_holder(path)}. Let it end, then run again."
+            _(
+                "{path}: another run holds this ledger{holder}. Let it end, then run again.",
+                path=path,
+                holder=_holder(path),
+            )
         ) from None
     except OSError as error:
         raise LedgerError(
-            f"{_lock_path(path)}: the ledger can't be held by this file ({error.strerror or error}). "
-            "Let its folder and this file be written, or set ledger.path."
+            _(
+                "{path}: the ledger can't be held by this file ({why}). Let its folder and this "
+                "file be written, or set ledger.path.",
+                path=_lock_path(path),
+                why=error.strerror or error,
+            )
         ) from None
     try:
         if isinstance(lock, filelock.UnixFileLock):
@@ -128,7 +144,9 @@ def existing(path: Path) -> Path:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise LedgerError(f"{path}: there is no ledger yet; the first `batchupload run` makes it.") from None
+        raise LedgerError(
+            _("{path}: there is no ledger yet; the first `batchupload run` makes it.", path=path)
+        ) from None
     except OSError as error:
         raise unreachable(path, error) from None
     return path
@@ -163,9 +181,9 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
     """The database at `path`, which must be there and be ours. Raises `LedgerError` and `LedgerHeldError`."""
     try:
         if not path.stat().st_size:
-            raise distrusted(path, "it is empty")
+            raise distrusted(path, _("it is empty"))
         if not readonly and not os.access(path, os.W_OK):  # SQLite would open it all the same, and say so much later
-            raise PermissionError(errno.EACCES, "this user may not write it")
+            raise PermissionError(errno.EACCES, _("this user may not write it"))
         database = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}",
             uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False,
@@ -176,10 +194,12 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         raise failed(path, error) from None
     try:
         if _pragma(database, "application_id") != APPLICATION_ID:
-            raise distrusted(path, "it is not one of batchupload")
+            raise distrusted(path, _("it is not one of batchupload"))
         version = _pragma(database, "user_version")
         if not isinstance(version, int) or version > len(MIGRATIONS):
-            raise LedgerError(f"{path}: this ledger is from a newer batchupload. Install that, or set ledger.path.")
+            raise LedgerError(
+                _("{path}: this ledger is from a newer batchupload. Install that, or set ledger.path.", path=path)
+            )
         if not readonly:
             _make_current(database, version)
             _check(path, database)
@@ -198,11 +218,15 @@ def failed(path: Path, error: sqlite3.Error) -> LedgerError | LedgerHeldError:
     """What SQLite's `error` means for a ledger that was opened or read."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # errors of the module itself have none
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return LedgerHeldError(f"{path}: another program holds this ledger. Close it, then run again.")
+        return LedgerHeldError(_("{path}: another program holds this ledger. Close it, then run again.", path=path))
     if code in INACCESSIBLE:
         return LedgerError(
-            f"{path}: the ledger can't be used ({error}). Check the disk and who may write this file and its folder, "
-            "or set ledger.path."
+            _(
+                "{path}: the ledger can't be used ({error}). Check the disk and who may write this file and its "
+                "folder, or set ledger.path.",
+                path=path,
+                error=error,
+            )
         )
     return distrusted(path, str(error))
 
@@ -210,15 +234,24 @@ def failed(path: Path, error: sqlite3.Error) -> LedgerError | LedgerHeldError:
 def unreachable(path: Path, error: OSError) -> LedgerError:
     """The refusal of a ledger that may well be good, but that the system does not let us at."""
     return LedgerError(
-        f"{path}: the ledger can't be used ({error.strerror}). Let it be read and written, or set ledger.path."
+        _(
+            "{path}: the ledger can't be used ({why}). Let it be read and written, or set ledger.path.",
+            path=path,
+            why=error.strerror,
+        )
     )
 
 
 def distrusted(path: Path, what: str) -> LedgerError:
     """The refusal of a ledger that is damaged, or none."""
     return LedgerError(
-        f"{path}: this ledger can't be trusted ({what}); nothing is sent by it. Restore it from a copy, or set it "
-        "aside or another ledger.path and begin a new one: orders uploaded before will then be sent once more."
+        _(
+            "{path}: this ledger can't be trusted ({what}); nothing is sent by it. Restore it from a "
+            "copy, or set it aside or another ledger.path and begin a new one: orders uploaded "
+            "before will then be sent once more.",
+            path=path,
+            what=what,
+        )
     )
 
 
@@ -226,12 +259,19 @@ def _look_at_place(path: Path) -> None:
     """Raise `LedgerError` where there can be no ledger. A folder is not made: a mistyped path, or a disk that is not
     mounted, would begin an empty ledger there, and all would be sent again."""
     if path.is_dir():
-        raise LedgerError(f"{path}: this is a folder. Set ledger.path to a file.")
+        raise LedgerError(_("{path}: this is a folder. Set ledger.path to a file.", path=path))
     if path.is_symlink():  # resolved, and still a link
-        raise LedgerError(f"{path}: this link leads back to itself. Set ledger.path.")
+        raise LedgerError(_("{path}: this link leads back to itself. Set ledger.path.", path=path))
     if not path.parent.is_dir():
-        what = "is not a folder" if path.parent.exists() else "does not exist"
-        raise LedgerError(f"{path}: the ledger can't be there: {path.parent} {what}. Make it, or set ledger.path.")
+        what = _("is not a folder") if path.parent.exists() else _("does not exist")
+        raise LedgerError(
+            _(
+                "{path}: the ledger can't be there: {parent} {what}. Make it, or set ledger.path.",
+                path=path,
+                parent=path.parent,
+                what=what,
+            )
+        )
 
 
 def _lock_path(path: Path) -> Path:
@@ -251,8 +291,8 @@ def _sign(path: Path) -> None:
 def _holder(path: Path) -> str:
     """Who holds the ledger, as far as it tells."""
     with suppress(OSError, ValueError):
-        if found := re.match(r"process \d+, begun [\d :-]+$", _lock_path(path).read_text()):
-            return f": {found[0]}"
+        if found := re.match(r"process (\d+), begun ([\d :-]+)$", _lock_path(path).read_text()):
+            return _(": process {pid}, begun {begun}", pid=found[1], begun=found[2])
     return ""
 
 
@@ -261,9 +301,13 @@ def _open(path: Path) -> sqlite3.Connection:
         if not path.exists():
             _create(path)
     except OSError as error:
-        raise LedgerError(f"{path}: the ledger can't be made ({error.strerror}). Set ledger.path.") from None
+        raise LedgerError(
+            _("{path}: the ledger can't be made ({why}). Set ledger.path.", path=path, why=error.strerror)
+        ) from None
     except sqlite3.Error as error:
-        raise LedgerError(f"{path}: the ledger can't be made ({error}). Check the disk, or set ledger.path.") from None
+        raise LedgerError(
+            _("{path}: the ledger can't be made ({error}). Check the disk, or set ledger.path.", path=path, error=error)
+        ) from None
     return connect(path, readonly=False)
 
 
@@ -271,7 +315,7 @@ def _create(path: Path) -> None:
     """Make an empty ledger beside its place and move it there whole, so that a crash leaves none or a good one."""
     log = _log_path(path)
     if log.exists() and log.stat().st_size:
-        raise distrusted(path, "it is gone, but its -wal file is there")
+        raise distrusted(path, _("it is gone, but its -wal file is there"))
     made = path.with_name(f"{path.name}.new")
     made.unlink(missing_ok=True)
     os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -294,7 +338,7 @@ def _check(path: Path, database: sqlite3.Connection) -> None:
     # A byte that changed within a cell leaves the structure whole. A verdict that is none would be met in mid-run.
     wrong = "SELECT 1 FROM attempts WHERE verdict NOT IN (SELECT value FROM json_each(?)) LIMIT 1"
     if database.execute(wrong, (json.dumps(list(Verdict)),)).fetchone():
-        raise distrusted(path, "an attempt in it has a verdict that is none")
+        raise distrusted(path, _("an attempt in it has a verdict that is none"))
 
 
 def _make_current(database: sqlite3.Connection, version: int) -> None:

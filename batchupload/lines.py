@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator
 from contextlib import closing
 
+from batchupload.language import _
 from batchupload.source import BLOCK, ManifestError, Source, open_bytes
 
 LINE_LIMIT = 256 * 1024
@@ -23,13 +24,13 @@ def find_encoding(source: Source, wanted: str) -> str:
     """
     with open_bytes(source) as file:
         head = file.read(4096)
-    remedy = "Save it as CSV UTF-8, or name its encoding with --encoding."
+    remedy = _("Save it as CSV UTF-8, or name its encoding with --encoding.")
     if wanted != "auto":
         candidates = ["utf-8-sig" if codecs.lookup(wanted).name == "utf-8" else wanted]
-        remedy = "Leave --encoding (manifest.encoding) out, so that it is found out, or save it as CSV UTF-8."
+        remedy = _("Leave --encoding (manifest.encoding) out, so that it is found out, or save it as CSV UTF-8.")
     elif head.startswith(codecs.BOM_UTF8):
         candidates = ["utf-8-sig"]
-        remedy = "Correct this line, or save it as CSV UTF-8."
+        remedy = _("Correct this line, or save it as CSV UTF-8.")
     elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         candidates = ["utf-16"]
     elif head.count(0) * 10 > len(head) * 2:
@@ -42,9 +43,15 @@ def find_encoding(source: Source, wanted: str) -> str:
             return candidate
         if candidate == "utf-8" and wanted == "auto":
             _refuse_mixture(source)
-    names = " or ".join(candidate.removesuffix("-sig") for candidate in candidates)
+    names = _(" or ").join(candidate.removesuffix("-sig") for candidate in candidates)
     raise ManifestError(
-        f"{source.path}, line {_undecodable_line(source, candidates[-1])}: not readable as {names}. {remedy}"
+        _(
+            "{path}, line {line}: not readable as {names}. {remedy}",
+            path=source.path,
+            line=_undecodable_line(source, candidates[-1]),
+            names=names,
+            remedy=remedy,
+        )
     )
 
 
@@ -93,8 +100,13 @@ def _refuse_mixture(source: Source) -> None:
                 good += 1
     if good > stray:
         raise ManifestError(
-            f"{source.path}, line {first}: this line isn't UTF-8, while {good:,} others are. Correct it, "
-            "or save the whole manifest as CSV UTF-8."
+            _(
+                "{path}, line {first}: this line isn't UTF-8, while {good:,} others are. Correct it, or "
+                "save the whole manifest as CSV UTF-8.",
+                path=source.path,
+                first=first,
+                good=good,
+            )
         )
 
 

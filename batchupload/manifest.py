@@ -11,6 +11,7 @@ from batchupload import delimited, jsonlines, workbook
 from batchupload.columns import EDGES, Columns, clean, find_columns, needed, require
 from batchupload.delimited import DELIMITERS, Delimited, Record
 from batchupload.jsonlines import JsonLines
+from batchupload.language import _
 from batchupload.lines import find_encoding
 from batchupload.model import Problem, Row
 from batchupload.reasons import Reason
@@ -44,7 +45,7 @@ class Layout:
 
     def __str__(self) -> str:
         """What was found out, in one line."""
-        of = "an earlier report" if self.is_report else str(self.columns) or "columns by their own names"
+        of = _("an earlier report") if self.is_report else str(self.columns) or _("columns by their own names")
         return f"{self.path}: {self.form}; {of}"
 
 
@@ -59,9 +60,17 @@ def open_manifest(path: Path, settings: ManifestSettings) -> Layout:
             for form, line, header in _headers(source, settings)
         ]
     except OSError as error:
-        raise ManifestError(f"{path}: can't be read ({error.strerror}). Check its permissions.") from None
+        raise ManifestError(
+            _("{path}: can't be read ({why}). Check its permissions.", path=path, why=error.strerror)
+        ) from None
     if not layouts:
-        raise ManifestError(f"{source.path}: the manifest is empty. It needs a header line: {needed(required)}.")
+        raise ManifestError(
+            _(
+                "{path}: the manifest is empty. It needs a header line: {needed}.",
+                path=source.path,
+                needed=needed(required),
+            )
+        )
     best = max(layouts, key=lambda layout: len(layout.columns.fields))
     require(best.columns, mapped, required, _where(source, best.form, best.header_line))
     return best
@@ -95,7 +104,9 @@ def read_cells(layout: Layout) -> Iterator[Record]:
             if any(cell.strip() for cell in record[1]) or record[2]:
                 yield record
     except (OSError, UnicodeError) as error:
-        raise ManifestError(f"{layout.path}: changed or broke while it was read ({error}). Run again.") from None
+        raise ManifestError(
+            _("{path}: changed or broke while it was read ({error}). Run again.", path=layout.path, error=error)
+        ) from None
 
 
 def _headers(source: Source, settings: ManifestSettings) -> Sequence[tuple[Form, int, list[str]]]:
@@ -109,7 +120,7 @@ def _headers(source: Source, settings: ManifestSettings) -> Sequence[tuple[Form,
     with open_bytes(source) as file:
         text = file.read(4096).decode(encoding, "ignore").lstrip("\ufeff \t\r\n")
     if text.startswith("["):
-        raise ManifestError(f"{source.path}: a JSON array. Write one object in each line (JSON lines).")
+        raise ManifestError(_("{path}: a JSON array. Write one object in each line (JSON lines).", path=source.path))
     if text.startswith("{"):
         return [(JsonLines(encoding), 0, jsonlines.read_header(source, encoding))]
     wanted = DELIMITERS if settings.delimiter == "auto" else [settings.delimiter]
@@ -129,7 +140,7 @@ def _records(layout: Layout) -> Iterator[Record]:
 
 
 def _where(source: Source, form: Form, line: int) -> str:
-    place = f", sheet {form.sheet}" if isinstance(form, Workbook) else ""
+    place = _(", sheet {sheet}", sheet=form.sheet) if isinstance(form, Workbook) else ""
     return f"{source.path}{place}, line {line or 1}"
 
 
@@ -160,16 +171,21 @@ def _problem(
     if any("\0" in cell for cell in cells):
         return Problem(Reason.NUL_CHARACTER, "")
     if extra:
-        return Problem(Reason.EXTRA_CELLS, f"{len(cells)} cells, the header has {len(header)}")
+        return Problem(
+            Reason.EXTRA_CELLS, _("{cells} cells, the header has {header}", cells=len(cells), header=len(header))
+        )
     if len(cells) <= columns.fields["order_id"]:
-        return Problem(Reason.MISSING_CELL, f"{len(cells)} cells, the header has {len(header)}")
+        return Problem(
+            Reason.MISSING_CELL,
+            _("{cells} cells, the header has {header}", cells=len(cells), header=len(header)),
+        )
     if not order_id:
         return Problem(Reason.ORDER_ID_EMPTY, "")
     if not pattern.fullmatch(order_id) or order_id in {"TRUE", "FALSE"}:
         number = re.fullmatch(r"[0-9.,]+E\+?[0-9]+", order_id, re.IGNORECASE)
-        hint = "; Excel made a number of it: format the column as text" if number else ""
-        return Problem(Reason.ORDER_ID_MALFORMED, f"must match {pattern.pattern}{hint}")
+        hint = _("; Excel made a number of it: format the column as text") if number else ""
+        return Problem(Reason.ORDER_ID_MALFORMED, _("must match {pattern}{hint}", pattern=pattern.pattern, hint=hint))
     missing = [header[columns.fields[field]] for field, path in photos.items() if not path]
     if missing:
-        return Problem(Reason.MISSING_CELL, f"empty: {', '.join(missing)}")
+        return Problem(Reason.MISSING_CELL, _("empty: {missing}", missing=", ".join(missing)))
     return None

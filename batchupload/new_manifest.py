@@ -11,6 +11,7 @@ from typing import Self
 
 from xxhash import xxh3_128
 
+from batchupload.language import _
 from batchupload.manifest import open_manifest, read_rows
 from batchupload.model import BatchuploadError
 from batchupload.scan import order_cell
@@ -36,7 +37,7 @@ class NewManifest:
             raise self._existing()
         if not str(self.path).isprintable():  # bytes that are no UTF-8 could not stand in a report
             raise BatchuploadError(
-                f"{str(self.path)!a}: this file name can't be written in a report. Name another with -o."
+                _("{path!a}: this file name can't be written in a report. Name another with -o.", path=str(self.path))
             )
         try:
             descriptor, name = tempfile.mkstemp(".part", ".batchupload-scan-", self.path.parent)
@@ -94,15 +95,23 @@ class NewManifest:
             same = False
         if not same:
             raise BatchuploadError(
-                f"{self.path}: with this config the manifest would be read otherwise than it was written. "
-                "Correct manifest.columns: do they name one of order_id, face, back and hand for another column?"
+                _(
+                    "{path}: with this config the manifest would be read otherwise than it was written. "
+                    "Correct manifest.columns: do they name one of order_id, face, back and hand for another "
+                    "column?",
+                    path=self.path,
+                )
             )
 
     def _existing(self) -> BatchuploadError:
-        return BatchuploadError(f"{self.path}: this file exists; it was left as it is. Name another with -o.")
+        return BatchuploadError(
+            _("{path}: this file exists; it was left as it is. Name another with -o.", path=self.path)
+        )
 
     def _unwritable(self, error: OSError) -> BatchuploadError:
-        return BatchuploadError(f"{self.path}: can't be written ({error.strerror}). Name another place with -o.")
+        return BatchuploadError(
+            _("{path}: can't be written ({why}). Name another place with -o.", path=self.path, why=error.strerror)
+        )
 
 
 def _known_by(order_id: str, paths: Sequence[str]) -> bytes:

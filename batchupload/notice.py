@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from batchupload.language import _, several
 from batchupload.model import DONE, Outcome
+from batchupload.reasons import Reason
 from batchupload.sheet import plain
-from batchupload.summary import NEXT_STEP, Summary, duration, several, size
+from batchupload.summary import NEXT_STEP, Summary, duration, size
 
 When = Literal["trouble", "always", "never"]
 ASKED_FOR = frozenset({0, 129, 130, 143})
@@ -50,12 +52,23 @@ def of_run(summary: Summary, name: str, orders: Sequence[str] = ()) -> Notice:
     reasons = [f"{count:,} × {reason}: {reason.sentence}" for reason, count in bad[:MOST_REASONS]]
     took = [f"It took {duration(summary.seconds)}."]
     if tally.attempts:
-        sends = f"{several(tally.sent, 'order')} in {several(tally.attempts, 'send')}"
-        took = [f"Sent {sends}, {size(tally.bytes_sent)} in {duration(summary.seconds)}."]
+        took = [
+            _(
+                "Sent {orders} in {sends}, {size} in {duration}.",
+                orders=several(tally.sent, "{n:,} order", "{n:,} orders"),
+                sends=several(tally.attempts, "{n:,} send", "{n:,} sends"),
+                size=size(tally.bytes_sent),
+                duration=duration(summary.seconds),
+            )
+        ]
     took.append(f"Exit code {summary.exit_code}" + (f", run {summary.run}." if summary.run else "."))
     records = [f"Report: {summary.report.name}"]
     records += [f"Page: {summary.page.name}"] if summary.page else []
-    records += [f"Next: {_outward(summary.again)}"] if summary.next_command else []
+    records += (
+        [f"Next: {_outward(summary.release if summary.only_set_aside else summary.again)}"]
+        if summary.next_command
+        else []
+    )
     parts = (outcomes, reasons, took, records, orders)
     body = "\n\n".join("\n".join(part) for part in parts if part)
     title = f"batchupload, {name}: {replace(summary, seen='').verdict()}"
@@ -79,7 +92,7 @@ def of_test(name: str) -> Notice:
 
 def needs_a_person(summary: Summary) -> bool:
     """Whether there is an order to be named."""
-    return any(summary.tally.outcomes[outcome] for outcome in NEED_A_PERSON)
+    return any(summary.tally.outcomes[outcome] for outcome in NEED_A_PERSON) or summary.tally.set_aside > 0
 
 
 def orders_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Sequence[str]:
@@ -89,7 +102,7 @@ def orders_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Sequence[str]
 
 def _lines_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Iterator[str]:
     for row in rows:
-        if row.get("outcome") in NEED_A_PERSON:
+        if row.get("outcome") in NEED_A_PERSON or row.get("reason") == Reason.QUARANTINED:
             order = plain(row.get("order_id") or "")[:64]
             said = plain(row.get("message") or "")[:60]
             shown = f"…{order[-4:]}" if mask else order or "(no order number)"

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.report import SEVERAL, START
 
 PAGE = b"<!doctype html"
@@ -64,7 +65,7 @@ def _remove(path: Path, folder: int, *, pretend: bool) -> Iterator[Removed | Lef
     try:
         seen = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISREG(seen.st_mode):
-            yield Left(path, "a link" if stat.S_ISLNK(seen.st_mode) else "no file")
+            yield Left(path, _("a link") if stat.S_ISLNK(seen.st_mode) else _("no file"))
             return
         descriptor = os.open(path.name, FILE, dir_fd=folder)
         try:
@@ -73,7 +74,7 @@ def _remove(path: Path, folder: int, *, pretend: bool) -> Iterator[Removed | Lef
             os.close(descriptor)
         is_page = path.suffix == ".html" and start.removeprefix(b"\xef\xbb\xbf").lower().startswith(PAGE)
         if not (is_page or start.startswith((START, SEVERAL))):
-            yield Left(path, "no report, or one that was changed")
+            yield Left(path, _("no report, or one that was changed"))
             return
         if not pretend:
             os.unlink(path.name, dir_fd=folder)
@@ -101,5 +102,5 @@ def _folder(path: Path) -> Generator[int, None, None]:
 
 def _why(error: OSError) -> str:
     if isinstance(error, NotADirectoryError):  # what O_DIRECTORY says of a link
-        return "a link is on the way to it"
-    return f"it can't be removed: {(error.strerror or str(error)).lower()}"
+        return _("a link is on the way to it")
+    return _("it can't be removed: {why}", why=(error.strerror or str(error)).lower())

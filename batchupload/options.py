@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from batchupload.language import _
 from batchupload.model import Outcome
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ SETTING_OF = {
     "deadline": "pace.deadline",
     "canary": "pace.canary",
     "max_failures": "pace.max_failures",
+    "quarantine_after": "retry.quarantine_after",
     "pattern": "scan.patterns",
-    "cluster": "cluster.address",
     "notify": "notify.when",
+    "cluster": "cluster.address",
 }
 OF_THESE_MANIFESTS = frozenset({"encoding", "delimiter", "sheet"})
 """Options that say how manifests are to be read; a report needs none of them."""
+SETS_ASIDE = frozenset({"quarantine_after"})
+"""Options that say which orders are set aside."""
 NOT_REPEATED = frozenset({"deadline", "canary", "max_failures", "pattern"})
 """Options that a command which goes on from here doesn't need."""
 
@@ -51,6 +55,8 @@ class Given:
     """Options to repeat in a command that goes on from here."""
     reading: tuple[str, ...]
     """Those that say how these manifests are to be read."""
+    standing: tuple[str, ...]
+    """Those that say which orders are set aside."""
 
 
 class Delimiter(click.ParamType[str]):
@@ -62,7 +68,7 @@ class Delimiter(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse what is none."""
         if value not in {*self._words, *self._words.values()}:
-            self.fail(f"{value!r}: give comma, semicolon or tab.", param, ctx)
+            self.fail(_("{value!r}: give comma, semicolon or tab.", value=value), param, ctx)
         return self._words.get(value, str(value))
 
 
@@ -75,7 +81,15 @@ class Outcomes(click.ParamType[frozenset[str]]):
         """Refuse what is no outcome."""
         wanted = value if isinstance(value, frozenset) else frozenset(part.strip() for part in value.split(","))
         if wrong := wanted - {outcome.value for outcome in Outcome}:
-            self.fail(f"{', '.join(sorted(wrong))}: no such outcome. There are: {', '.join(Outcome)}.", param, ctx)
+            self.fail(
+                _(
+                    "{wrong}: no such outcome. There are: {outcomes}.",
+                    wrong=", ".join(sorted(wrong)),
+                    outcomes=", ".join(Outcome),
+                ),
+                param,
+                ctx,
+            )
         return wanted
 
 
@@ -92,6 +106,10 @@ CONFIG = click.option(
     "-c", "--config", type=click.Path(path_type=Path), help="Config file [./config.yaml, if there is one]."
 )
 PROFILE = click.option("--profile", metavar="NAME", help="Shop of the config's profiles.")
+
+QUARANTINE = click.option(
+    "--quarantine-after", type=int, metavar="N", help="Set aside what failed on N nights running [7]; 0: don't."
+)
 
 JOB_OPTIONS = options_of(
     click.argument("manifests", nargs=-1, type=click.Path(path_type=Path)),
@@ -130,6 +148,7 @@ def settings_from(options: Mapping[str, Any], *, send: bool) -> Given:
     profile = options.get("profile") or os.environ.get("BATCHUPLOAD_PROFILE")
     again = ["--config", str(options["config"])] if options["config"] else []
     again += ["--profile", options["profile"]] if options.get("profile") else []
+    standing = [*again]
     reading: list[str] = []
     settings: dict[str, Option] = {}
     for name, setting in SETTING_OF.items():
@@ -140,5 +159,8 @@ def settings_from(options: Mapping[str, Any], *, send: bool) -> Given:
                 reading += [option, str(value)]
             elif name not in NOT_REPEATED:
                 again += [option, str(value)]
+            if name in SETS_ASIDE:
+                standing += [option, str(value)]
     file = config_file(options["config"])
-    return Given(load(file, os.environ, settings, send=send, profile=profile), tuple(again), tuple(reading))
+    loaded = load(file, os.environ, settings, send=send, profile=profile)
+    return Given(loaded, tuple(again), tuple(reading), tuple(standing))

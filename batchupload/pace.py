@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from batchupload.bounds import Holdup, Waits
 from batchupload.budget import seen_alike
+from batchupload.language import _
 from batchupload.limit import ConcurrencyLimit
 from batchupload.model import Attempt, Finding, Verdict
 from batchupload.reasons import Reason
@@ -86,15 +87,15 @@ class Pace:
     @property
     def why(self) -> str:
         """Why it is as many, for a person."""
-        return "the first orders go ahead" if self._testing else self._limit.why
+        return _("the first orders go ahead") if self._testing else self._limit.why
 
     @property
     def capped(self) -> str:
         """The setting that keeps the number of sends at once from growing, if one does."""
         if self._settings.concurrency != "auto":
-            return f"pace.concurrency ({self._settings.concurrency} at once)"
+            return _("pace.concurrency ({concurrency} at once)", concurrency=self._settings.concurrency)
         highest = self._settings.highest
-        return f"pace.highest ({highest} at once)" if self._limit.at_most else ""
+        return _("pace.highest ({highest} at once)", highest=highest) if self._limit.at_most else ""
 
     @property
     def _testing(self) -> bool:
@@ -188,7 +189,7 @@ class Pace:
             self._answered = True
             self._failures = self._misaddressed = 0
             self._probe_wait = PROBE_FIRST
-            self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent)
+            self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent, self._under_way)
         elif finding.verdict is Verdict.MISADDRESSED:
             self._learn_of_wrong_address(finding)
         elif finding.reason not in {Reason.CONNECTION_STALE, Reason.WORKER_LOST}:  # which say nothing of the endpoint
@@ -200,7 +201,7 @@ class Pace:
         self._misaddressed += 1
         patience = self._settings.stop_after_misaddressed * (4 if self._answered else 1)
         if self._misaddressed >= patience:
-            self._stop.ask(Reason.ADDRESS_REFUSED, f"Last met: {_met(finding)}")
+            self._stop.ask(Reason.ADDRESS_REFUSED, _("Last met: {met}", met=_met(finding)))
 
     def _learn_of_failure(self, turn: Turn, finding: Finding) -> None:
         was_down = self.down
@@ -216,7 +217,7 @@ class Pace:
             self._next_probe = self._now() + self._probe_wait
         patience = self._settings.patience if self._answered else self._settings.patience_at_start
         if self._now() - self._down_since >= patience:
-            self._stop.ask(Reason.ENDPOINT_DOWN, f"Last met: {_met(finding)}")
+            self._stop.ask(Reason.ENDPOINT_DOWN, _("Last met: {met}", met=_met(finding)))
 
     def _wait(self) -> tuple[float, Holdup]:
         """Seconds until a send may begin, as far as is known, and what they are waited for."""

@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from batchupload.language import _
+
 ORDER_ID, FIELD = "{order_id}", "{field}"
 _HOLES = re.compile(r"(\{[^{}]*\}|\*)")
 ANY_EXTENSION = ".*"
@@ -142,16 +144,19 @@ class Reader:
 def parse_pattern(text: str) -> Pattern:
     """Read one pattern. Raises `ValueError` that says what is wrong with it and what is allowed."""
     if not text.strip():
-        raise ValueError("a pattern is empty; give one such as {order_id}/{field}.*")
+        raise ValueError(_("a pattern is empty; give one such as {order_id}/{field}.*"))
     if "\\" in text:
-        raise ValueError(f"{text}: separate folders with /, not \\")
+        raise ValueError(_("{text}: separate folders with /, not \\", text=text))
     names = composed(text).split("/")
     if "" in names:
         raise ValueError(
-            f"{text}: give a path below the folder that is scanned, without / in front, at its end or twice"
+            _(
+                "{text}: give a path below the folder that is scanned, without / in front, at its end or twice",
+                text=text,
+            )
         )
     if any(name.startswith(".") for name in names):
-        raise ValueError(f"{text}: hidden files and folders, and . and .., are never looked at")
+        raise ValueError(_("{text}: hidden files and folders, and . and .., are never looked at", text=text))
     any_extension = names[-1].endswith(ANY_EXTENSION)
     names[-1] = names[-1].removesuffix(ANY_EXTENSION)
     parts = tuple(_part(text, name, folder=at < len(names) - 1) for at, name in enumerate(names))
@@ -159,10 +164,14 @@ def parse_pattern(text: str) -> Pattern:
     for hole in (ORDER_ID, FIELD):
         if hole not in holes:
             raise ValueError(
-                f"{text}: {hole} is missing; give such as {{order_id}}/{{field}}.* or {{order_id}}_{{field}}.*"
+                _(
+                    "{text}: {hole} is missing; give such as {{order_id}}/{{field}}.* or {{order_id}}_{{field}}.*",
+                    text=text,
+                    hole=hole,
+                )
             )
     if holes.count(FIELD) > 1:
-        raise ValueError(f"{text}: {FIELD} stands twice; keep one")
+        raise ValueError(_("{text}: {field} stands twice; keep one", text=text, field=FIELD))
     return Pattern(text, parts, any_extension)
 
 
@@ -174,14 +183,32 @@ def _part(text: str, name: str, *, folder: bool) -> Part:
     for hole in holes:
         if hole == "*":
             raise ValueError(
-                f"{text}: * stands for any extension (.* at the end) or for a whole folder (*/), nowhere else"
+                _(
+                    "{text}: * stands for any extension (.* at the end) or for a whole folder (*/), nowhere else",
+                    text=text,
+                )
             )
         if hole not in {ORDER_ID, FIELD}:
-            raise ValueError(f"{text}: {hole} is neither {ORDER_ID} nor {FIELD}; nothing else stands in braces")
+            raise ValueError(
+                _(
+                    "{text}: {hole} is neither {order_id} nor {field}; nothing else stands in braces",
+                    text=text,
+                    hole=hole,
+                    order_id=ORDER_ID,
+                    field=FIELD,
+                )
+            )
     if any(brace in literal for literal in literals for brace in "{}"):
-        raise ValueError(f"{text}: a brace has no partner; {ORDER_ID} and {FIELD} are all that stands in braces")
+        raise ValueError(
+            _(
+                "{text}: a brace has no partner; {order_id} and {field} are all that stands in braces",
+                text=text,
+                order_id=ORDER_ID,
+                field=FIELD,
+            )
+        )
     if len(set(holes)) < len(holes):
-        raise ValueError(f"{text}: {holes[0]} stands twice in one name; keep one")
+        raise ValueError(_("{text}: {hole} stands twice in one name; keep one", text=text, hole=holes[0]))
     return Part(tuple(map(fold, literals)), tuple(holes))
 
 

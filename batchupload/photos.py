@@ -18,6 +18,7 @@ from typing import Self
 from PIL import Image, MpoImagePlugin, PngImagePlugin, UnidentifiedImageError
 from xxhash import xxh3_128_digest
 
+from batchupload.language import N_, _
 from batchupload.model import Note, NoteKind, Photo, PhotoSet, Problem
 from batchupload.reasons import Reason
 from batchupload.set_checks import Glimpse, Looks, looks_of, warnings_of
@@ -40,12 +41,12 @@ _OTHER_TYPES = (
     (4, b"ftyphev", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
     (4, b"ftypavif", "AVIF"),
-    (4, b"ftyp", "a video"),
+    (4, b"ftyp", N_("a video")),
     (0, b"BM", "BMP"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
-    (0, b"PK\x03\x04", "a ZIP archive or Office document"),
-    (0, b"<", "HTML or XML"),
+    (0, b"PK\x03\x04", N_("a ZIP archive or Office document")),
+    (0, b"<", N_("HTML or XML")),
     (0, b"{", "JSON"),
 )
 
@@ -102,7 +103,10 @@ def load_photos(
     digests = [xxh3_128_digest(content) for content in contents]
     for at, photo in enumerate(photos):
         if digests[at] in digests[:at]:
-            return Problem(Reason.PHOTO_REPEATED, f"{photos[digests.index(digests[at])].field} and {photo.field}")
+            return Problem(
+                Reason.PHOTO_REPEATED,
+                _("{field} and {other_field}", field=photos[digests.index(digests[at])].field, other_field=photo.field),
+            )
     photo_set = PhotoSet(tuple(photos), b"".join(digests), tuple(notes))
     if photo_set.digest == trusted or settings.validate_ == "off":
         return photo_set
@@ -160,7 +164,7 @@ def media_type_of(content: bytes) -> str:
         return PNG
     for at, start, name in _OTHER_TYPES:
         if content.startswith(start, at):
-            raise PhotoError(Reason.PHOTO_WRONG_TYPE, f"this is {name}")
+            raise PhotoError(Reason.PHOTO_WRONG_TYPE, _("this is {kind}", kind=_(name)))
     raise PhotoError(Reason.PHOTO_WRONG_TYPE, "")
 
 
@@ -168,7 +172,10 @@ def validate(content: bytes, settings: PhotoSettings) -> Glimpse:
     """Hold one picture to the level of `settings`, which is not `off`; what was seen of it. Raises `PhotoError`."""
     width, height = size_of(content)
     if width * height > settings.max_pixels:
-        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, f"{width} × {height}, at most {settings.max_pixels}")
+        raise PhotoError(
+            Reason.PHOTO_TOO_MANY_PIXELS,
+            _("{width} × {height}, at most {max_pixels}", width=width, height=height, max_pixels=settings.max_pixels),
+        )
     looks = _decode(content, settings) if settings.validate_ == "full" else None
     return Glimpse((width, height), looks)
 
@@ -220,7 +227,7 @@ def _decode(content: bytes, settings: PhotoSettings) -> Looks | None:
     except PhotoError:
         raise
     except Image.DecompressionBombError:
-        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, "more than the decoder takes") from None
+        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, _("more than the decoder takes")) from None
     except DECODER_ERRORS as error:
         raise damage(error) from None
 
@@ -240,7 +247,7 @@ def check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) -
         while isinstance(picture, MpoImagePlugin.MpoImageFile) and content.startswith(b"\xff\xd8\xff", end):
             end = _jpeg_end(content, end)
     if not allow_trailing_data and content[end:].strip(b"\0"):
-        raise PhotoError(Reason.PHOTO_TRAILING_DATA, f"{len(content) - end} bytes behind the picture")
+        raise PhotoError(Reason.PHOTO_TRAILING_DATA, _("{count} bytes behind the picture", count=len(content) - end))
 
 
 def _png_end(content: bytes) -> int:
@@ -301,7 +308,7 @@ class Folders:
     def open(self, path: str) -> int:
         """A descriptor of the file. Raises `OSError`, and `PhotoError` where the path leads out."""
         if "\0" in path:
-            raise FileNotFoundError(errno.ENOENT, "NUL in path")
+            raise FileNotFoundError(errno.ENOENT, _("NUL in path"))
         path = path.replace("\\", "/")  # manifests from Windows
         if self._allow_outside_root:
             whole = self._root / path
@@ -354,9 +361,9 @@ def _unreadable(error: OSError) -> Exception:
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return FilesExhaustedError()
     if error.errno in {errno.ELOOP, errno.EINVAL}:  # EINVAL: what was a link a moment ago is none when it is read
-        return PhotoError(Reason.PHOTO_OUTSIDE_ROOT, "a link that leads round or was swapped in")
+        return PhotoError(Reason.PHOTO_OUTSIDE_ROOT, _("a link that leads round or was swapped in"))
     return PhotoError(Reason.PHOTO_UNREADABLE, (error.strerror or "").lower())
 
 
 def too_large(size: int, limit: int) -> PhotoError:
-    return PhotoError(Reason.PHOTO_TOO_LARGE, f"{size} bytes, at most {limit}")
+    return PhotoError(Reason.PHOTO_TOO_LARGE, _("{size} bytes, at most {limit}", size=size, limit=limit))

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from batchupload.ending import after_last_attempt, broken_off, not_tried_again, unsent
+from batchupload.language import _
 from batchupload.loading import Loading
 from batchupload.model import Ending, Loaded, Order, Row, Standing
 from batchupload.pace import Pace, Turn
@@ -104,7 +105,7 @@ class Pipeline:
         try:
             return await self._readers.do(lambda: list(itertools.islice(rows, ROWS_AT_ONCE)))
         except (ManifestError, TimeoutError) as error:
-            late = "The manifest could not be read on in time. Check the disk, run again."
+            late = _("The manifest could not be read on in time. Check the disk, run again.")
             self.broken = error if isinstance(error, ManifestError) else ManifestError(late)
             return []
 
@@ -146,7 +147,7 @@ class Pipeline:
                 step = await self._attempt(loaded, turn)
         except Exception:  # the same boundary as for photos; here the endpoint may have accepted
             row = loaded.order.row
-            log.exception("An internal fault at line %d of %s", row.line, row.manifest.name)
+            log.exception(_("An internal fault at line %d of %s"), row.line, row.manifest.name)
             self._stop.ask(Reason.INTERNAL_ERROR)
             step = broken_off(loaded.order, self._elapsed(loaded.order), Reason.INTERNAL_ERROR)
         del loaded
@@ -178,7 +179,7 @@ class Pipeline:
     async def _end(self, endings: Sequence[Ending], *, sends: int = 0) -> None:
         """Hand on endings of orders, the last of `sends`: their places are taken until that is on record."""
         await self._ended.put((endings, sends))
-        for _ in endings:
+        for _ending in endings:
             self._room.release()
             self._orders.task_done()
 

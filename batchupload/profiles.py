@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from batchupload.language import _
 from batchupload.settings import LedgerSettings
 
 Place = tuple[str | int, ...]
@@ -25,14 +26,36 @@ def split(config: Config) -> tuple[Config, dict[str, Config]]:
     profiles = tree.get(SECTION) or {}
     where = origins.get((SECTION,), SECTION)
     if not isinstance(profiles, dict):
-        raise ProfileError(f"{where}: {SECTION}: give `name: settings` lines below it, not {profiles!r}.")
+        raise ProfileError(
+            _(
+                "{where}: {section}: give `name: settings` lines below it, not {profiles!r}.",
+                where=where,
+                section=SECTION,
+                profiles=profiles,
+            )
+        )
     found: dict[str, Config] = {}
     for name, settings in profiles.items():
         at = origins.get((SECTION, name), where)
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name):
-            raise ProfileError(f"{at}: {SECTION}.{name}: a profile's name has 1 to 32 letters, digits, _ or -.")
+            raise ProfileError(
+                _(
+                    "{at}: {section}.{name}: a profile's name has 1 to 32 letters, digits, _ or -.",
+                    at=at,
+                    section=SECTION,
+                    name=name,
+                )
+            )
         if not isinstance(settings, dict):
-            raise ProfileError(f"{at}: {SECTION}.{name}: give `key: value` lines below it, not {settings!r}.")
+            raise ProfileError(
+                _(
+                    "{at}: {section}.{name}: give `key: value` lines below it, not {settings!r}.",
+                    at=at,
+                    section=SECTION,
+                    name=name,
+                    settings=settings,
+                )
+            )
         own = {place[2:]: origin for place, origin in origins.items() if place[:2] == (SECTION, name)}
         found[name] = settings, own
     return (common, {place: origin for place, origin in origins.items() if place[:1] != (SECTION,)}), found

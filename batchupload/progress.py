@@ -9,9 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from batchupload.cells import cut, width
+from batchupload.language import _
 from batchupload.model import DONE, Outcome
 from batchupload.reasons import Reason
-from batchupload.summary import AGAIN, Tally, duration, size
+from batchupload.summary import AGAIN, WORDS, Tally, duration, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,8 +53,15 @@ class View:
     def line(self) -> str:
         """On one line, as long as it takes."""
         share = f" ({self.rows / self.total:.0%})" if self.total else ""
-        parts = [f"{self.rows:,} of {self.total:,} rows{self._checked}{share}", self._rate, self._bytes]
-        parts += [self.outcomes[0], f"about {self._left}" if self._left else "", self.note]
+        done = _(
+            "{rows:,} of {total:,} rows{checked}{share}",
+            rows=self.rows,
+            total=self.total,
+            checked=self._checked,
+            share=share,
+        )
+        parts = [done, self._rate, self._bytes]
+        parts += [self.outcomes[0], _("about {left}", left=self._left) if self._left else "", self.note]
         return ", ".join(part for part in parts if part)
 
     def block(self, columns: int) -> "Block":
@@ -62,19 +71,19 @@ class View:
         if self._bytes:
             counts.append(f"{self._bytes:>{BYTES_COLUMNS}}")
         # The room of the time left is kept while there is none to tell, so that the bar does not jump.
-        if len(GAP.join(counts)) + len(GAP) + LEFT_COLUMNS > columns:
+        if width(GAP.join(counts)) + len(GAP) + LEFT_COLUMNS > columns:
             del counts[2:]
-        used = len(GAP.join(counts)) + len(GAP) + LEFT_COLUMNS
+        used = width(GAP.join(counts)) + len(GAP) + LEFT_COLUMNS
         bar = min(columns - used - len(GAP), BAR_COLUMNS[1])
-        first = GAP.join([*counts, self._left])[:columns].rstrip()
-        second = next((text for text in self.outcomes if len(text) <= columns), self.outcomes[-1])
+        first = cut(GAP.join([*counts, self._left]).rstrip(), columns)
+        second = next((text for text in self.outcomes if width(text) <= columns), self.outcomes[-1])
         if self.note:
             second += GAP + self.note
-        return Block(bar if bar >= BAR_COLUMNS[0] else 0, first, _cut(second, columns))
+        return Block(bar if bar >= BAR_COLUMNS[0] else 0, first, cut(second, columns))
 
     @property
     def _checked(self) -> str:
-        return " checked" if self.bytes_per_second is None else ""
+        return _(" checked") if self.bytes_per_second is None else ""
 
     @property
     def _rate(self) -> str:
@@ -90,8 +99,10 @@ class View:
             return ""
         seconds = round(self.seconds_left)
         if seconds > MOST_LEFT:
-            return f"over {MOST_LEFT // 3600} h left"
-        return f"{seconds} s left" if seconds < 60 else f"{duration(seconds)} left"
+            return _("over {hours} h left", hours=MOST_LEFT // 3600)
+        return (
+            _("{seconds} s left", seconds=seconds) if seconds < 60 else _("{duration} left", duration=duration(seconds))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +236,15 @@ def _outcomes(tally: Tally, *, sends: bool) -> tuple[str, ...]:
     counts["in order"] = in_order
     fine, again = (*DONE, "in order"), sum(counts[outcome] for outcome in AGAIN)
     always = Outcome.FAILED if sends else Outcome.INVALID
-    told = {word: f"{count:,} {word}" for word, count in counts.items() if count or word == always}
-    good = [text for word, text in told.items() if word in fine]
-    bad = [text for word, text in told.items() if word not in fine]
-    sum_of_good = f"{sum(counts[word] for word in fine):,} fine"
+    words = {str(outcome): _(word) for outcome, word in WORDS.items()} | {"in order": _("in order")}
+    told = {
+        name: _("{count:,} {outcome}", count=count, outcome=words[name])
+        for name, count in counts.items()
+        if count or name == always
+    }
+    good = [text for name, text in told.items() if name in fine]
+    bad = [text for name, text in told.items() if name not in fine]
+    sum_of_good = _("{count:,} fine", count=sum(counts[name] for name in fine))
     person = counts[Outcome.INVALID] + counts[Outcome.REJECTED]
-    sums = (sum_of_good, f"{person:,} need a person", f"{again:,} another run")
+    sums = (sum_of_good, _("{count:,} need a person", count=person), _("{count:,} another run", count=again))
     return ", ".join([*good, *bad]), ", ".join([sum_of_good, *bad]), ", ".join(sums)
-
-
-def _cut(text: str, columns: int) -> str:
-    return text if len(text) <= columns else text[: columns - 1].rstrip() + "…"

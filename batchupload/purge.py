@@ -15,6 +15,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.ledger_file import LedgerError, LedgerHeldError, distrusted, existing, failed, hold
 from batchupload.model import Standing, Verdict
 from batchupload.old_reports import Left, Removed, remove
@@ -27,6 +28,7 @@ SOME_OUTCOMES = (
     "DELETE FROM outcomes WHERE (run, manifest, line) IN "
     "(SELECT run, manifest, line FROM outcomes WHERE run <= ? LIMIT ?)"
 )
+RELEASED = "DELETE FROM released WHERE run <= ?"
 BARE = "UPDATE attempts SET code = NULL, message = NULL WHERE order_id = ? AND run = ? AND number = ?"
 
 Key = tuple[str, int, int]
@@ -80,7 +82,7 @@ def age(text: str) -> timedelta:
     """`90d` or `12w`. Raises `ValueError` that says what is allowed."""
     found = re.fullmatch(r"([1-9]\d{0,4})([dw])", text.strip(), re.ASCII)
     if not found:
-        raise ValueError("give days or weeks, such as 90d or 12w")
+        raise ValueError(_("give days or weeks, such as 90d or 12w"))
     return timedelta(**{"days" if found[2] == "d" else "weeks": int(found[1])})
 
 
@@ -108,7 +110,7 @@ def purge(path: Path, wanted: Wanted) -> Purged:
         except sqlite3.Error as error:
             raise failed(place, error) from None
         except (ValueError, TypeError) as error:
-            raise distrusted(place, f"a cell in it is damaged: {error}") from None
+            raise distrusted(place, _("a cell in it is damaged: {error}", error=error)) from None
 
 
 def last_old(runs: Sequence[Ran], before: datetime) -> int:
@@ -151,6 +153,7 @@ def _purge(path: Path, database: sqlite3.Connection, wanted: Wanted) -> Purged:
     if not wanted.pretend:
         while database.execute(SOME_OUTCOMES, (last, STEP)).rowcount:
             pass
+        database.execute(RELEASED, (last,))
         _purge_runs(database, last, bearing, stuck)
         _compact(path, database)
     return replace(
@@ -270,11 +273,18 @@ def _compact(path: Path, database: sqlite3.Connection) -> None:
         database.execute("DROP TABLE IF EXISTS temp.spoken_of")
         database.execute("PRAGMA temp_store = FILE")  # a ledger of any size, in little memory
         database.execute("VACUUM")
-        (busy, *_) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        (busy, *_pages) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
         raise LedgerError(
-            f"{path}: what is old is out of the ledger, but its file can't be rewritten ({error}), and may hold "
-            "traces. Make room for it beside itself and for temporary files (SQLITE_TMPDIR), then purge again."
+            _(
+                "{path}: what is old is out of the ledger, but its file can't be rewritten ({error}), "
+                "and may hold traces. Make room for it beside itself and for temporary files "
+                "(SQLITE_TMPDIR), then purge again.",
+                path=path,
+                error=error,
+            )
         ) from None
     if busy:
-        raise LedgerHeldError(f"{path}: another program reads this ledger, whose log may hold traces. Purge again.")
+        raise LedgerHeldError(
+            _("{path}: another program reads this ledger, whose log may hold traces. Purge again.", path=path)
+        )

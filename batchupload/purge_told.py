@@ -1,36 +1,51 @@
 """What a purge did → words for a person, with what that means. Pure."""
 
+from batchupload.language import _, several, together
 from batchupload.purge import Purged, Wanted
 from batchupload.summary import size
 
 
 def told(purged: Purged, wanted: Wanted) -> str:
     """What was removed, or would be; what stays of it, and what that means."""
-    verb = "Would remove" if wanted.pretend else "Removed"
-    files = f"{_count(len(purged.reports), 'report file')} ({size(sum(file.size for file in purged.reports))})"
-    removed = ", ".join(
-        (
-            _count(purged.runs, "run"),
-            _count(purged.attempts, "attempt"),
-            _count(purged.outcomes, "outcome"),
-            files,
-        )
+    removed = _(
+        "{runs}, {attempts}, {outcomes}, {files} ({size})",
+        runs=several(purged.runs, "{n:,} run", "{n:,} runs"),
+        attempts=several(purged.attempts, "{n:,} attempt", "{n:,} attempts"),
+        outcomes=several(purged.outcomes, "{n:,} outcome", "{n:,} outcomes"),
+        files=several(len(purged.reports), "{n:,} report file", "{n:,} report files"),
+        size=size(sum(file.size for file in purged.reports)),
     )
-    lines = [f"{verb} what ended before {wanted.before:%Y-%m-%d %H:%M}: {removed}."]
+    before = f"{wanted.before:%Y-%m-%d %H:%M}"
+    lines = [
+        _("Would remove what ended before {before}: {removed}.", before=before, removed=removed)
+        if wanted.pretend
+        else _("Removed what ended before {before}: {removed}.", before=before, removed=removed)
+    ]
     if purged.standings:
-        lines.append(
-            f"Kept of {_count(purged.standings, 'older order')}: number, photo hashes, time and verdict, so that what "
-            "is uploaded is not sent again, and what may be is not called failed. "
-            + ("Newer runs speak of them." if wanted.forget_uploaded else "--forget-uploaded drops that too.")
+        kept = _(
+            "Kept of {orders}: number, photo hashes, time and verdict, so that what is uploaded is not sent again, and "
+            "what may be is not called failed.",
+            orders=several(purged.standings, "{n:,} older order", "{n:,} older orders"),
         )
+        more = _("Newer runs speak of them.") if wanted.forget_uploaded else _("--forget-uploaded drops that too.")
+        lines.append(together(kept, more))
     if purged.forgotten:
+        orders = several(purged.forgotten, "{n:,} order", "{n:,} orders")
         lines.append(
-            f"{'Would forget' if wanted.pretend else 'Forgot'} of {_count(purged.forgotten, 'order')} that they are, "
-            "or may be, uploaded: where a manifest has them, they are sent again."
+            _(
+                "Would forget of {orders} that they are, or may be, uploaded: where a manifest has them, they are sent "
+                "again.",
+                orders=orders,
+            )
+            if wanted.pretend
+            else _(
+                "Forgot of {orders} that they are, or may be, uploaded: where a manifest has them, they are sent "
+                "again.",
+                orders=orders,
+            )
         )
-    lines += [f"Left: {left.path}: {left.why}. Look at it, and remove it yourself." for left in purged.left]
+    lines += [
+        _("Left: {path}: {why}. Look at it, and remove it yourself.", path=left.path, why=left.why)
+        for left in purged.left
+    ]
     return "\n".join(lines)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

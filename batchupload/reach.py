@@ -16,6 +16,7 @@ from yarl import URL
 
 from batchupload import __version__
 from batchupload.checkup import Checkup, mend, ok, warning
+from batchupload.language import _
 from batchupload.shop_settings import LOOPBACK_HOSTS
 
 HEAD_BYTES = 64 * 1024
@@ -24,10 +25,6 @@ SHORT_LIVED = timedelta(days=21)
 """Certificates that renew themselves do so 30 days before their end; one that is nearer was not."""
 SKEW_NOTED, SKEW_BAD = timedelta(seconds=10), timedelta(minutes=5)
 """`Date` has whole seconds, and the way takes time. From minutes on certificates, deadlines and ages are misread."""
-LOOK_AT_URL = "correct endpoint.url"
-
-TRUST = "have the certificate mended; one of your own authority is trusted by SSL_CERT_FILE"
-
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -54,14 +51,14 @@ async def reach(url: str, patience: float) -> list[Checkup]:
 
 async def _resolve(host: str, port: int, patience: float) -> tuple[Sequence[str], Checkup]:
     """The addresses of `host`."""
-    remedy = f"check the network and the name server, or {LOOK_AT_URL}"
+    remedy = _("check the network and the name server, or correct endpoint.url")
     try:
         async with asyncio.timeout(patience):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError:
-        return (), mend("dns", f"{host}: no answer in {patience:g} s", remedy)
+        return (), mend("dns", _("{host}: no answer in {patience:g} s", host=host, patience=patience), remedy)
     except (OSError, UnicodeError) as error:
-        what = getattr(error, "strerror", None) or "no name that can be looked up"
+        what = getattr(error, "strerror", None) or _("no name that can be looked up")
         return (), mend("dns", f"{host}: {what.lower()}", remedy)
     addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
     return addresses, ok("dns", f"{host}: {', '.join(addresses)}")
@@ -73,12 +70,22 @@ async def _connect(addresses: Sequence[str], port: int, patience: float) -> tupl
     streams = [one for one in tried if not isinstance(one, str)]
     failed = [f"{address}: {one}" for address, one in zip(addresses, tried, strict=True) if isinstance(one, str)]
     if not streams:
-        what = f"port {port}: {'; '.join(failed)}"
-        return streams, mend("tcp", what, f"is the endpoint up, is a firewall in between? Or {LOOK_AT_URL}")
+        what = _("port {port}: {failed}", port=port, failed="; ".join(failed))
+        return streams, mend(
+            "tcp",
+            what,
+            _("is the endpoint up, is a firewall in between? Or correct endpoint.url"),
+        )
     if failed:
-        what = f"port {port}: {len(streams)} of {len(tried)} addresses take connections; {'; '.join(failed)}"
-        return streams, warning("tcp", what, "runs go by the others; tell who keeps the endpoint")
-    return streams, ok("tcp", f"port {port} takes connections")
+        what = _(
+            "port {port}: {streams} of {tried} addresses take connections; {failed}",
+            port=port,
+            streams=len(streams),
+            tried=len(tried),
+            failed="; ".join(failed),
+        )
+        return streams, warning("tcp", what, _("runs go by the others; tell who keeps the endpoint"))
+    return streams, ok("tcp", _("port {port} takes connections", port=port))
 
 
 async def _open(address: str, port: int, patience: float) -> Stream | str:
@@ -86,10 +93,10 @@ async def _open(address: str, port: int, patience: float) -> Stream | str:
         async with asyncio.timeout(patience):
             return await asyncio.open_connection(address, port, limit=HEAD_BYTES)
     except TimeoutError:
-        return f"not taken in {patience:g} s"
+        return _("not taken in {patience:g} s", patience=patience)
     except OSError as error:
         if error.errno == errno.ECONNREFUSED:
-            return "refused"
+            return _("refused")
         return (error.strerror or str(error)).lower()
 
 
@@ -98,18 +105,32 @@ async def _secure(address: URL, writer: asyncio.StreamWriter, patience: float) -
     host = address.host or ""
     if address.scheme == "http":
         if host in LOOPBACK_HOSTS:
-            return ok("tls", "none, and none needed on this machine")
-        return warning("tls", f"none: ID photos travel to {host} readable", "use https:// in endpoint.url")
+            return ok("tls", _("none, and none needed on this machine"))
+        return warning(
+            "tls", _("none: ID photos travel to {host} readable", host=host), _("use https:// in endpoint.url")
+        )
     try:
         async with asyncio.timeout(patience):
             await writer.start_tls(ssl.create_default_context(), server_hostname=address.raw_host)
     except TimeoutError:
-        return mend("tls", f"no handshake in {patience:g} s", f"is TLS spoken at this port? Or {LOOK_AT_URL}")
+        return mend(
+            "tls",
+            _("no handshake in {patience:g} s", patience=patience),
+            _("is TLS spoken at this port? Or correct endpoint.url"),
+        )
     except ssl.SSLCertVerificationError as error:
-        return mend("tls", f"not to be trusted: {error.verify_message}", TRUST)
+        return mend(
+            "tls",
+            _("not to be trusted: {why}", why=error.verify_message),
+            _("have the certificate mended; one of your own authority is trusted by SSL_CERT_FILE"),
+        )
     except (OSError, ssl.SSLError) as error:  # ConnectionError where the other side hangs up
         what = getattr(error, "reason", None) or error.strerror or type(error).__name__
-        return mend("tls", f"no handshake: {what.lower()}", f"is TLS spoken at this port? Or {LOOK_AT_URL}")
+        return mend(
+            "tls",
+            _("no handshake: {what}", what=what.lower()),
+            _("is TLS spoken at this port? Or correct endpoint.url"),
+        )
     return lifetime(writer.get_extra_info("peercert")["notAfter"], datetime.now(UTC))
 
 
@@ -117,9 +138,9 @@ def lifetime(not_after: str, now: datetime) -> Checkup:
     """What is to be said of a certificate that is trusted until `not_after`, as `ssl` writes it."""
     end = datetime.fromtimestamp(ssl.cert_time_to_seconds(not_after), UTC)
     left = end - now
-    found = f"verified; the certificate is good until {end:%Y-%m-%d}, {left.days} days"
+    found = _("verified; the certificate is good until {end:%Y-%m-%d}, {days} days", end=end, days=left.days)
     if left < SHORT_LIVED:
-        return warning("tls", found, "have it renewed: after that day every order fails")
+        return warning("tls", found, _("have it renewed: after that day every order fails"))
     return ok("tls", found)
 
 
@@ -127,7 +148,7 @@ async def _ask(
     address: URL, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float
 ) -> list[Checkup]:
     """The answer to a request that asks for nothing and sends nothing, and the clock by it."""
-    remedy = f"is the endpoint up? Or {LOOK_AT_URL}"
+    remedy = _("is the endpoint up? Or correct endpoint.url")
     try:
         async with asyncio.timeout(patience):
             began = datetime.now(UTC)
@@ -136,9 +157,9 @@ async def _ask(
             status, headers = _parsed(await reader.readuntil(b"\r\n\r\n"))
             ended = datetime.now(UTC)
     except TimeoutError:
-        return [mend("http", f"no answer in {patience:g} s", remedy)]
+        return [mend("http", _("no answer in {patience:g} s", patience=patience), remedy)]
     except (OSError, EOFError, asyncio.LimitOverrunError, ValueError):
-        return [mend("http", "what came back is no HTTP answer", remedy)]
+        return [mend("http", _("what came back is no HTTP answer"), remedy)]
     return [answered(status), clock(headers.get("Date", ""), began + (ended - began) / 2)]
 
 
@@ -166,15 +187,19 @@ def answered(status: int) -> Checkup:
     """What an answer tells: whatever it is, the endpoint is reached."""
     with suppress(ValueError):
         status = HTTPStatus(status)
-    found = f"reached: {int(status)} {status.phrase if isinstance(status, HTTPStatus) else ''}".strip()
+    found = _(
+        "reached: {status}", status=f"{int(status)} {status.phrase if isinstance(status, HTTPStatus) else ''}".strip()
+    )
     if 300 <= status < 400:
-        return warning("http", found, f"a redirect is never followed: {LOOK_AT_URL}")
+        return warning("http", found, _("a redirect is never followed: correct endpoint.url"))
     if status in {401, 403, 404}:
         return warning(
-            "http", found, f"to an order this answer would mean a wrong address: look at it, or {LOOK_AT_URL}"
+            "http",
+            found,
+            _("to an order this answer would mean a wrong address: look at it, or correct endpoint.url"),
         )
     if status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED:
-        return warning("http", found, "the endpoint is there, but not well; ask again later")
+        return warning("http", found, _("the endpoint is there, but not well; ask again later"))
     return ok("http", found)
 
 
@@ -183,16 +208,23 @@ def clock(date: str, now: datetime) -> Checkup:
     try:
         theirs = parsedate_to_datetime(date)
     except ValueError:
-        return ok("clock", f"{now.astimezone():%Y-%m-%d %H:%M:%S %z}; the endpoint does not tell its own")
+        return ok(
+            "clock",
+            _("{now:%Y-%m-%d %H:%M:%S %z}; the endpoint does not tell its own", now=now.astimezone()),
+        )
     # The second that is named had begun half a second before, on average.
     skew = now - theirs.replace(tzinfo=theirs.tzinfo or UTC) - timedelta(seconds=0.5)
     seconds = skew.total_seconds()
-    found = f"{abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} the endpoint's"
+    found = (
+        _("{seconds:,.0f} s ahead of the endpoint's", seconds=seconds)
+        if seconds > 0
+        else _("{seconds:,.0f} s behind the endpoint's", seconds=-seconds)
+    )
     if abs(skew) > SKEW_BAD:
-        return mend("clock", found, "set it (NTP): certificates, deadlines and the age of runs go by it")
+        return mend("clock", found, _("set it (NTP): certificates, deadlines and the age of runs go by it"))
     if abs(skew) > SKEW_NOTED:
-        return warning("clock", found, "set it (NTP), or have the endpoint's set")
-    return ok("clock", f"as the endpoint's, to {max(abs(seconds), 1):.0f} s")
+        return warning("clock", found, _("set it (NTP), or have the endpoint's set"))
+    return ok("clock", _("as the endpoint's, to {seconds:.0f} s", seconds=max(abs(seconds), 1)))
 
 
 @asynccontextmanager

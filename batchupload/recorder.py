@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from batchupload.budget import overspent
+from batchupload.language import _
 from batchupload.ledger import Ledger
 from batchupload.ledger_file import LedgerError
 from batchupload.model import Attempt, Ending, Loaded, Standing
@@ -108,13 +109,15 @@ class Recorder:
 
     def _lose_ledger(self, error: LedgerError) -> None:
         if self._ledger:
-            log.error("%s Sending stops.", error)
+            log.error(_("%s Sending stops."), error)
             self._ledger = None
             self._lose(Reason.LEDGER_LOST)
 
     def _lose_report(self, error: ReportLostError) -> None:
-        known = f" The ledger knows what it held: batchupload show {self._ledger.run}." if self._ledger else ""
-        log.error("%s: sending stops.%s", error, known)
+        known = (
+            _(" The ledger knows what it held: batchupload show {run}.", run=self._ledger.run) if self._ledger else ""
+        )
+        log.error(_("%s: sending stops.%s"), error, known)
         self._report = None
         self._lose(Reason.REPORT_LOST)
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, JpegImagePlugin
 
+from batchupload.language import N_, _
 from batchupload.metadata import (
     EXIF_START,
     UPRIGHT,
@@ -46,7 +47,7 @@ BYTES_PER_PIXEL = 8
 """Memory of a repair: Pillow keeps 4 bytes for each pixel, and a second copy while the picture is turned or shrunk."""
 HEIC_BYTES_PER_PIXEL = 16
 """The planes of the HEIC decoder and its picture come on top."""
-NO_HEIC = (
+NO_HEIC = N_(
     "photos.repair asks for heic, and the decoder of HEIC photos is not installed. "
     "Install it (pip install 'batchupload[heic]'), or take heic off the list."
 )
@@ -93,7 +94,7 @@ def repair(content: bytes, settings: PhotoSettings, room: Room) -> tuple[bytes, 
     kept = content
     if "metadata" in wanted:
         kept = without_metadata(content, cut_behind=settings.allow_trailing_data)
-    removed = "metadata removed" if kept != content else ""
+    removed = _("metadata removed") if kept != content else ""
     oversize = len(kept) > settings.max_bytes
     if oversize and "resize" not in wanted:
         raise too_large(len(kept), settings.max_bytes)
@@ -110,7 +111,7 @@ def require_decoders(settings: PhotoSettings) -> None:
         try:
             _heif()
         except ImportError:
-            raise BatchuploadError(NO_HEIC) from None
+            raise BatchuploadError(_(NO_HEIC)) from None
 
 
 def _encoded_anew(content: bytes, settings: PhotoSettings, room: Room, turn: int, *, heic: bool) -> tuple[bytes, str]:
@@ -119,20 +120,29 @@ def _encoded_anew(content: bytes, settings: PhotoSettings, room: Room, turn: int
             warnings.simplefilter("ignore")  # Pillow only warns of sizes and odd metadata
             width, height = _heif().open_heif(content).size if heic else size_of(content)
             if width * height > settings.max_pixels:
-                raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, f"{width} × {height}, at most {settings.max_pixels}")
+                raise PhotoError(
+                    Reason.PHOTO_TOO_MANY_PIXELS,
+                    _(
+                        "{width} × {height}, at most {max_pixels}",
+                        width=width,
+                        height=height,
+                        max_pixels=settings.max_pixels,
+                    ),
+                )
             with room(width * height * (HEIC_BYTES_PER_PIXEL if heic else BYTES_PER_PIXEL)):
                 source = _from_heic(content, settings) if heic else _decoded(content, settings, turn)
                 repaired, side = _encoded(source, len(content), settings)
     except PhotoError:
         raise
     except Image.DecompressionBombError:
-        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, "more than the decoder takes") from None
+        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, _("more than the decoder takes")) from None
     except (*DECODER_ERRORS, RuntimeError, EOFError) as error:  # the last two: pillow-heif
         raise damage(error) from None
-    done = ["HEIC to JPEG"] if heic else []
+    done = [_("HEIC to JPEG")] if heic else []
     if len(content) > settings.max_bytes or side:
-        done.append(f"resized {_size(len(content))} → {_size(len(repaired))}{f' ({side} px)' if side else ''}")
-    done += ["rotated"] * (turn != UPRIGHT) + ["metadata removed"] * source.lost_metadata
+        done.append(_("resized {before} → {after}", before=_size(len(content)), after=_size(len(repaired))))
+        done[-1] += f" ({side} px)" if side else ""
+    done += [_("rotated")] * (turn != UPRIGHT) + [_("metadata removed")] * source.lost_metadata
     return repaired, ", ".join(done)
 
 
@@ -201,7 +211,10 @@ def _encoded(source: _Source, size: int, settings: PhotoSettings) -> tuple[bytes
     if content:
         return content, 0
     if "resize" not in settings.repair:
-        raise PhotoError(Reason.PHOTO_TOO_LARGE, f"{size} bytes, at most {limit}; photos.repair has no resize")
+        raise PhotoError(
+            Reason.PHOTO_TOO_LARGE,
+            _("{size} bytes, at most {limit}; photos.repair has no resize", size=size, limit=limit),
+        )
     longest = max(picture.size)
     for side in (side for side in SIDES if side < longest):
         scale = side / longest
@@ -210,12 +223,18 @@ def _encoded(source: _Source, size: int, settings: PhotoSettings) -> tuple[bytes
             continue
         width, height = (max(1, round(length * scale)) for length in picture.size)
         # Hamming's filter is nearly as sharp as Lanczos', in less than half the time.
-        content, _ = _fitted(picture.resize((width, height), Image.Resampling.HAMMING), limit, source.kept)
+        content, _quality = _fitted(picture.resize((width, height), Image.Resampling.HAMMING), limit, source.kept)
         if content:
             return content, side
-    least_seen = f"at {min(longest, SIDES[-1])} px and quality {FLOOR}"
     raise PhotoError(
-        Reason.PHOTO_TOO_LARGE, f"{size} bytes, at most {limit}; repair would blur it: it is more even {least_seen}"
+        Reason.PHOTO_TOO_LARGE,
+        _(
+            "{size} bytes, at most {limit}; repair would blur it: it is more even at {side} px and quality {quality}",
+            size=size,
+            limit=limit,
+            side=min(longest, SIDES[-1]),
+            quality=FLOOR,
+        ),
     )
 
 

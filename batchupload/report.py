@@ -15,6 +15,7 @@ from typing import Self, TypeVar, TypeVarTuple
 
 import aiofiles
 
+from batchupload.language import _
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, Ending, OwnColumn, Row, is_address
 from batchupload.sheet import REPORT_COLUMNS, neutral
 
@@ -87,8 +88,13 @@ def move_aside(path: Path) -> Path | None:
             continue
         except OSError as error:
             raise ReportError(
-                f"{path}: the incomplete report of the run before can't be moved to {aside.name} ({error.strerror}). "
-                "Name another with --report."
+                _(
+                    "{path}: the incomplete report of the run before can't be moved to {name} ({why}). Name "
+                    "another with --report.",
+                    path=path,
+                    name=aside.name,
+                    why=error.strerror,
+                )
             ) from None
         return aside
     raise _existing(path)
@@ -111,7 +117,7 @@ def _is_report(path: Path) -> bool:
 
 
 def _existing(path: Path) -> ReportError:
-    return ReportError(f"{path}: this file exists. Name another with --report, or remove it.")
+    return ReportError(_("{path}: this file exists. Name another with --report, or remove it.", path=path))
 
 
 class Report:
@@ -155,7 +161,7 @@ class Report:
         except FileExistsError:
             raise _existing(self.path) from None
         except OSError as error:
-            raise _unwritable(self.path, error.strerror or "the disk does not answer") from None
+            raise _unwritable(self.path, error.strerror or _("the disk does not answer")) from None
         return self
 
     async def __aexit__(
@@ -187,8 +193,10 @@ class Report:
                 yield
         except OSError as error:
             self._stuck = scope.expired()
-            what = "the disk does not answer" if self._stuck else error.strerror
-            raise ReportLostError(f"{self.path}: the report can't be written any more ({what})") from None
+            what = _("the disk does not answer") if self._stuck else error.strerror
+            raise ReportLostError(
+                _("{path}: the report can't be written any more ({what})", path=self.path, what=what)
+            ) from None
 
     async def _do(self, call: Callable[[*A], T], *arguments: *A) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
@@ -251,9 +259,9 @@ def _look_for(path: Path, descriptor: int) -> None:
     try:
         there = path.stat()
     except FileNotFoundError:
-        raise OSError(errno.ENOENT, "it was removed in mid-run") from None
+        raise OSError(errno.ENOENT, _("it was removed in mid-run")) from None
     if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
-        raise OSError(errno.ENOENT, "it was replaced in mid-run")
+        raise OSError(errno.ENOENT, _("it was replaced in mid-run"))
 
 
 def _sync_folder(path: Path) -> None:
@@ -272,4 +280,6 @@ def _sync_folder(path: Path) -> None:
 
 
 def _unwritable(path: Path, what: str) -> ReportError:
-    return ReportError(f"{path}: the report can't be written ({what}). Name another place with --report.")
+    return ReportError(
+        _("{path}: the report can't be written ({what}). Name another place with --report.", path=path, what=what)
+    )

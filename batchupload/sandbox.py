@@ -16,6 +16,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 from aiohttp.multipart import parse_content_disposition
 
+from batchupload.language import _
 from batchupload.model import PHOTO_FIELDS
 from batchupload.sandbox_faults import (
     CATALOGUE,
@@ -151,7 +152,7 @@ class Sandbox:
         check_rates(self.options.faults)
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
         if not address.is_loopback:
-            raise ValueError(f"the sandbox listens on loopback only (127.0.0.1, ::1), not on {host}")
+            raise ValueError(_("the sandbox listens on loopback only (127.0.0.1, ::1), not on {host}", host=host))
         self._address = address
         self._port = port
         self._order_id = re.compile(self.options.order_id_pattern)

@@ -18,6 +18,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from batchupload.language import _
+
 _HTML = {"Content-Type": "text/html; charset=utf-8"}
 HOLD_SECONDS = 120
 """How long an unanswered request stays open at most."""
@@ -82,11 +84,13 @@ class FaultRule:
 
     def __post_init__(self) -> None:
         if self.name not in CATALOGUE:
-            raise ValueError(f"no fault is called {self.name!r}; there are: {', '.join(CATALOGUE)}")
+            raise ValueError(
+                _("no fault is called {name!r}; there are: {names}", name=self.name, names=", ".join(CATALOGUE))
+            )
         if not 0 <= self.rate <= 1:
-            raise ValueError(f"the rate of {self.name} must be from 0% to 100% (0 to 1)")
+            raise ValueError(_("the rate of {name} must be from 0% to 100% (0 to 1)", name=self.name))
         if self.sends is not None and self.sends < 1:
-            raise ValueError(f"the number of sends that {self.name} strikes must be 1 or more")
+            raise ValueError(_("the number of sends that {name} strikes must be 1 or more", name=self.name))
 
 
 _RULE = re.compile(
@@ -99,8 +103,11 @@ def parse_fault(text: str) -> FaultRule:
     found = _RULE.fullmatch(text.strip())
     if not found:
         raise ValueError(
-            f"{text!r} is no fault rule; write NAME=5% or NAME=0.05 (a share of all sends), "
-            "NAME@ORDER_ID (every send of that order) or NAME@ORDER_ID:2 (its first two sends)"
+            _(
+                "{text!r} is no fault rule; write NAME=5% or NAME=0.05 (a share of all sends), "
+                "NAME@ORDER_ID (every send of that order) or NAME@ORDER_ID:2 (its first two sends)",
+                text=text,
+            )
         )
     rate = float(found["rate"] or 0) / (100 if found["percent"] else 1)
     return FaultRule(found["name"], rate, found["order"], int(found["sends"]) if found["sends"] else None)
@@ -110,7 +117,7 @@ def check_rates(rules: Sequence[FaultRule]) -> None:
     """ValueError where the rates add up to more than all sends."""
     total = sum(rule.rate for rule in rules if rule.order_id is None)
     if total > 1 + 1e-9:
-        raise ValueError(f"the fault rates add up to {total:.0%}; at most 100% is possible")
+        raise ValueError(_("the fault rates add up to {total:.0%}; at most 100% is possible", total=total))
 
 
 def choose_fault(rules: Sequence[FaultRule], seed: int, order_id: str, send: int) -> str | None:
@@ -206,7 +213,7 @@ def _abort(transport: asyncio.Transport) -> None:
 
 
 async def _hold(exchange: Exchange) -> web.StreamResponse:
-    for _ in range(HOLD_SECONDS * 10):
+    for _tenth in range(HOLD_SECONDS * 10):
         transport = exchange.request.transport
         if transport is None or transport.is_closing() or not await exchange.pause(0.1):
             break
@@ -228,7 +235,7 @@ async def _retry_at_date(_: Exchange) -> web.StreamResponse:
 
 async def _refuse_then_drain(exchange: Exchange) -> web.StreamResponse:
     response = await _sent(exchange, _page(413))
-    async for _ in exchange.request.content.iter_any():
+    async for _piece in exchange.request.content.iter_any():
         pass
     return response
 
@@ -287,7 +294,7 @@ async def _drip(exchange: Exchange) -> web.StreamResponse:
 async def _flood(exchange: Exchange) -> web.StreamResponse:
     response = web.StreamResponse(headers=_HTML)
     await response.prepare(exchange.request)
-    for _ in range(FLOOD_BYTES // len(_CHUNK)):
+    for _chunk in range(FLOOD_BYTES // len(_CHUNK)):
         await response.write(_CHUNK)
     return response
 
@@ -366,4 +373,4 @@ CATALOGUE: Mapping[str, Fault] = {
 FAULTS: Mapping[str, str] = {
     name: f"{fault.summary}; {'accepted' if fault.accepts else 'not accepted'}" for name, fault in CATALOGUE.items()
 }
-"""Fault name → one line for help texts."""
+"""Fault name → one line for help texts, to be translated there."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from batchupload.columns import KNOWN_NAMES
 from batchupload.findings import FileState, Scanned, Tally, shown
 from batchupload.folder import File, FolderLink, Ignored, Seen, Subfolder, Unreadable, look, walk
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.new_manifest import NewManifest
 from batchupload.patterns import ORDER_ID, Reader, field_names, parse_pattern
@@ -164,19 +165,19 @@ def _require_folder(folder: Path) -> None:
         with os.scandir(folder):
             return
     except FileNotFoundError:
-        what = "no such folder"
+        what = _("no such folder")
     except NotADirectoryError:
-        what = "this is not a folder"
+        what = _("this is not a folder")
     except OSError as error:
-        what = f"can't be read ({error.strerror})"
-    raise BatchuploadError(f"{shown(str(folder))}: {what}. Name the folder of the photos.")
+        what = _("can't be read ({why})", why=error.strerror)
+    raise BatchuploadError(_("{folder}: {what}. Name the folder of the photos.", folder=shown(str(folder)), what=what))
 
 
 def _beside(folder: Path) -> Path:
     """`photos.csv` for `photos`, in the same folder."""
     if name := Path(os.path.abspath(folder)).name:
         return (folder / ".." if folder.name in {"", ".."} else folder.parent) / f"{name}.csv"
-    raise BatchuploadError(f"{folder}: this folder has no name. Name the manifest with -o.")
+    raise BatchuploadError(_("{folder}: this folder has no name. Name the manifest with -o.", folder=folder))
 
 
 def _prefix(folder: Path, manifest: Path, root: Path | None) -> str:
@@ -184,38 +185,69 @@ def _prefix(folder: Path, manifest: Path, root: Path | None) -> str:
     base = root or manifest.parent
     if not base.is_dir():
         raise BatchuploadError(
-            f"{base}: no such folder. " + ("Correct photos.root." if root else "Name another place with -o.")
+            _("{base}: no such folder. Correct photos.root.", base=base)
+            if root
+            else _("{base}: no such folder. Name another place with -o.", base=base)
         )
     below = os.path.relpath(os.path.realpath(folder), os.path.realpath(base))
     if below == ".":
         return ""
     if below == ".." or below.startswith("../"):
-        what = "the photo folder (--photos-root, photos.root)" if root else "the folder of the manifest"
-        remedy = "" if root else ", or beside that folder a manifest with -o"
+        place = {"folder": shown(str(folder)), "base": shown(str(base.absolute()))}
+        if root:
+            raise BatchuploadError(
+                _(
+                    "{folder} does not lie below {base}, the photo folder (--photos-root, photos.root), where `run` "
+                    "looks for photos. Give --photos-root {folder}.",
+                    **place,
+                )
+            )
         raise BatchuploadError(
-            f"{shown(str(folder))} does not lie below {shown(str(base.absolute()))}, {what}, where `run` looks for "
-            f"photos. Give --photos-root {shown(str(folder))}{remedy}."
+            _(
+                "{folder} does not lie below {base}, the folder of the manifest, where `run` looks for photos. "
+                "Give --photos-root {folder}, or beside that folder a manifest with -o.",
+                **place,
+            )
         )
     if path_cell(below) is None:
         raise BatchuploadError(
-            f"{below!a}: this folder's name can't stand in a manifest. Rename it, or give it with --photos-root."
+            _(
+                "{below!a}: this folder's name can't stand in a manifest. Rename it, or give it with --photos-root.",
+                below=below,
+            )
         )
     return f"{below}/"
 
 
 def _nothing(folder: Path, settings: Settings, reader: Reader, tally: Tally) -> str:
     count = sum(tally.files.values())
-    seen = f"{count:,} files were seen, such as {shown(tally.seen)}" if tally.seen else "No file was seen"
+    seen = (
+        _("{count:,} files were seen, such as {seen}", count=count, seen=shown(tally.seen))
+        if tally.seen
+        else _("No file was seen")
+    )
     if tally.unreadable_count:
         path, why = tally.unreadable[0]
-        seen += f"; {tally.unreadable_count:,} folders can't be looked into, such as {shown(path)} ({why})"
+        seen += _(
+            "; {count:,} folders can't be looked into, such as {path} ({why})",
+            count=tally.unreadable_count,
+            path=shown(path),
+            why=why,
+        )
     order_id = EXAMPLE_ORDER if reader.is_order(EXAMPLE_ORDER) else ORDER_ID
     example = reader.patterns[0].example(order_id, settings.manifest.required[0])
     lines = [
-        f"{shown(str(folder))}: no photo of an order was found. {seen}.",
-        f"Looked for {' and '.join(settings.scan.patterns)}, such as {example}.",
-        f"{{order_id}} matches {settings.manifest.order_id_pattern} (manifest.order_id_pattern), {{field}} is one of",
+        _("{folder}: no photo of an order was found. {seen}.", folder=shown(str(folder)), seen=seen),
+        _(
+            "Looked for {patterns}, such as {example}.",
+            patterns=_(" and ").join(settings.scan.patterns),
+            example=example,
+        ),
+        _(
+            "{{order_id}} matches {pattern} (manifest.order_id_pattern), {{field}} is one of",
+            pattern=settings.manifest.order_id_pattern,
+        ),
         *(f"  {name}: {', '.join(reader.names_of(name))}" for name in settings.manifest.photo_fields),
-        "or of manifest.columns. Say with --pattern how the files are named.",
+        _("or of manifest.columns. Say with --pattern how the files are named."),
     ]
     return "\n".join(lines)

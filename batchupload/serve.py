@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.sandbox import Sandbox, SandboxOptions
 from batchupload.settings import Settings
@@ -31,12 +32,21 @@ async def serve(options: SandboxOptions, port: int, say: Callable[[str], None]) 
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     try:
         async with Sandbox(options, port=port) as sandbox:
-            say(f"The sandbox takes uploads at {sandbox.url}")
-            say(f"What it saw:                    http://127.0.0.1:{sandbox.port}/stats")
-            say(f"Try it:   batchupload run orders.csv --endpoint {sandbox.url}")
-            say("Ctrl-C ends it.")
+            say(_("The sandbox takes uploads at {url}", url=sandbox.url))
+            say(_("What it saw:                    http://127.0.0.1:{port}/stats", port=sandbox.port))
+            say(_("Try it:   batchupload run orders.csv --endpoint {url}", url=sandbox.url))
+            say(_("Ctrl-C ends it."))
             await ended.wait()
             counts = sandbox.stats(orders=False)
-            say(f"\n{counts['requests']} requests, {counts['accepted']} accepted, faults: {counts['faults'] or 'none'}")
+            say(
+                _(
+                    "\n{requests} requests, {accepted} accepted, faults: {faults}",
+                    requests=counts["requests"],
+                    accepted=counts["accepted"],
+                    faults=counts["faults"] or _("none"),
+                )
+            )
     except OSError as error:
-        raise BatchuploadError(f"port {port}: {error.strerror}. Name another with --port, or 0 for any.") from None
+        raise BatchuploadError(
+            _("port {port}: {why}. Name another with --port, or 0 for any.", port=port, why=error.strerror)
+        ) from None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from batchupload.language import _
 from batchupload.model import Note, NoteKind
 
 ACROSS, DOWN = 9, 8
@@ -67,13 +68,23 @@ def warnings_of(glimpses: Mapping[str, Glimpse], small_side: int) -> list[Note]:
     notes = []
     for field, (size, looks) in glimpses.items():
         if min(size) < small_side:
-            notes.append(Note(NoteKind.SMALL, f"{field} is small, {size[0]} × {size[1]}"))
+            notes.append(
+                Note(
+                    NoteKind.SMALL,
+                    _("{field} is small, {width} × {height}", field=field, width=size[0], height=size[1]),
+                )
+            )
         if looks and looks.blank:
-            notes.append(Note(NoteKind.BLANK, f"{field} is blank"))
+            notes.append(Note(NoteKind.BLANK, _("{field} is blank", field=field)))
     seen = [(field, glimpse.looks) for field, glimpse in glimpses.items() if glimpse.looks]
     for (field, looks), (other_field, other_looks) in combinations(seen, 2):
         if is_alike(looks, other_looks):
-            notes.append(Note(NoteKind.ALIKE, f"{field} and {other_field} look the same"))
+            notes.append(
+                Note(
+                    NoteKind.ALIKE,
+                    _("{field} and {other_field} look the same", field=field, other_field=other_field),
+                )
+            )
     return notes
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PlainValidator, SecretStr, field_validator, model_validator
 
 from batchupload.deadline import seconds_until
+from batchupload.language import _
 from batchupload.patterns import parse_pattern
 from batchupload.shop_settings import EndpointSettings, ManifestSettings, PhotoSettings, Section
 from batchupload.timetable import Timetable, bytes_per_second, orders_per_second, timetable
@@ -19,7 +20,7 @@ def number_or_share(value: object) -> str | None:
         return None
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     if not re.fullmatch(r"[0-9]{1,9}|[0-9]{1,2}(\.[0-9]+)?%", text):
-        raise ValueError(f"give a number such as 100, or a share such as 5%, not {value!r}")
+        raise ValueError(_("give a number such as 100, or a share such as 5%, not {value!r}", value=value))
     return text
 
 
@@ -29,7 +30,7 @@ def number_or_auto(value: object) -> Literal["auto"] | int:
         return "auto"
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256:
         return value
-    raise ValueError(f"give a number from 1 to 256, or auto, not {value!r}")
+    raise ValueError(_("give a number from 1 to 256, or auto, not {value!r}", value=value))
 
 
 class PaceSettings(Section):
@@ -83,7 +84,9 @@ class PaceSettings(Section):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.lowest > self.highest:
-            raise ValueError("lowest must not be above highest")
+            raise ValueError(_("lowest must not be above highest"))
+        if "highest" in self.model_fields_set and isinstance(self.concurrency, int) and self.concurrency > self.highest:
+            raise ValueError(_("concurrency must not be above highest"))
         return self
 
     @field_validator("deadline")
@@ -110,6 +113,9 @@ class RetrySettings(Section):
     )
     budget: Annotated[float, Field(ge=0, le=10)] = Field(
         0.2, description="Retries as a share of first sends; above it retries wait (a few each second always go)."
+    )
+    quarantine_after: Annotated[int, Field(ge=0, le=1000)] = Field(
+        7, description="Nights running on which an order failed with the same photos, then it is set aside; 0: never."
     )
 
 
@@ -147,7 +153,7 @@ class ScanSettings(Section):
     @classmethod
     def _readable(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         if not patterns:
-            raise ValueError("give at least one pattern, such as '{order_id}/{field}.*'")
+            raise ValueError(_("give at least one pattern, such as '{order_id}/{field}.*'"))
         for pattern in patterns:
             parse_pattern(pattern)
         return patterns
@@ -173,6 +179,48 @@ class LogSettings(Section):
     """What log lines show."""
 
     mask_orders: bool = Field(False, description="true shows of an order number only its last four characters.")
+
+
+class NotifySettings(Section):
+    """Who is told how a run ended."""
+
+    urls: Annotated[tuple[SecretStr, ...], Field(max_length=20)] = Field(
+        (),
+        description='Who is told how a run ended, such as ["${DINGTALK_URL}"]: addresses that Apprise takes, each '
+        "whole or in part from the environment.",
+    )
+    when: Literal["trouble", "always", "never"] = Field(
+        "trouble", description="trouble tells of each run whose exit code is not 0; always, never."
+    )
+    orders: bool = Field(
+        False,
+        description="true also names up to ten orders that need a person, with what the endpoint said; else only "
+        "counts leave this machine.",
+    )
+    name: str | None = Field(None, description="What the message calls this installation; null is the host's name.")
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one_or_more(cls, urls: object) -> object:
+        return tuple(urls.split()) if isinstance(urls, str) else urls
+
+    @field_validator("urls")
+    @classmethod
+    def _addresses(cls, urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for place, url in enumerate(urls, 1):  # none is shown: it may be a secret
+            text = url.get_secret_value()
+            if not re.search(r"^[A-Za-z0-9]+://\S+$|\$\{", text) or not re.fullmatch(r"\S+", text):
+                raise ValueError(
+                    f"address {place} must be of the form scheme://…, or ${{NAME}} for one in the environment"
+                )
+        return urls
+
+    @field_validator("name")
+    @classmethod
+    def _one_line(cls, name: str | None) -> str | None:
+        if name is not None and not (name.isprintable() and 0 < len(name.strip()) <= 60):
+            raise ValueError("give up to 60 characters on one line")
+        return name
 
 
 class ClusterSettings(Section):
@@ -219,48 +267,6 @@ class ClusterSettings(Section):
         return self
 
 
-class NotifySettings(Section):
-    """Who is told how a run ended."""
-
-    urls: Annotated[tuple[SecretStr, ...], Field(max_length=20)] = Field(
-        (),
-        description='Who is told how a run ended, such as ["${DINGTALK_URL}"]: addresses that Apprise takes, each '
-        "whole or in part from the environment.",
-    )
-    when: Literal["trouble", "always", "never"] = Field(
-        "trouble", description="trouble tells of each run whose exit code is not 0; always, never."
-    )
-    orders: bool = Field(
-        False,
-        description="true also names up to ten orders that need a person, with what the endpoint said; else only "
-        "counts leave this machine.",
-    )
-    name: str | None = Field(None, description="What the message calls this installation; null is the host's name.")
-
-    @field_validator("urls", mode="before")
-    @classmethod
-    def _one_or_more(cls, urls: object) -> object:
-        return tuple(urls.split()) if isinstance(urls, str) else urls
-
-    @field_validator("urls")
-    @classmethod
-    def _addresses(cls, urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for place, url in enumerate(urls, 1):  # none is shown: it may be a secret
-            text = url.get_secret_value()
-            if not re.search(r"^[A-Za-z0-9]+://\S+$|\$\{", text) or not re.fullmatch(r"\S+", text):
-                raise ValueError(
-                    f"address {place} must be of the form scheme://…, or ${{NAME}} for one in the environment"
-                )
-        return urls
-
-    @field_validator("name")
-    @classmethod
-    def _one_line(cls, name: str | None) -> str | None:
-        if name is not None and not (name.isprintable() and 0 < len(name.strip()) <= 60):
-            raise ValueError("give up to 60 characters on one line")
-        return name
-
-
 class Settings(Section):
     """Every setting, checked."""
 
@@ -274,7 +280,7 @@ class Settings(Section):
     ledger: LedgerSettings = Field(LedgerSettings(), description="Where the ledger is.")
     log: LogSettings = Field(LogSettings(), description="What log lines show.")
     report: ReportSettings = Field(ReportSettings(), description="Where the report goes.")
+    notify: NotifySettings = Field(NotifySettings(), description="Who is told how a run ended.")
     cluster: ClusterSettings = Field(
         ClusterSettings(), description="The other machines that do the work, if there are any."
     )
-    notify: NotifySettings = Field(NotifySettings(), description="Who is told how a run ended.")

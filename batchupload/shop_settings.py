@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from batchupload.language import _
+
 PhotoField = Literal["face", "back", "hand", "custom"]
 """The photos that a shop of this system may take; `custom` is a fourth that some products have."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -24,7 +26,7 @@ def compiled(pattern: str | None) -> str | None:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
+            raise ValueError(_("not a regular expression: {error}", error=error)) from None
     return pattern
 
 
@@ -40,14 +42,14 @@ class ReplyRule(Section):
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.code is None and self.message is None:
-            raise ValueError("give it a code, a message pattern, or both")
+            raise ValueError(_("give it a code, a message pattern, or both"))
         return self
 
 
 def field_name(name: str) -> str:
     """Raise a `ValueError` where it can't be the name of a form field everywhere."""
     if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,64}", name):
-        raise ValueError("a field name has 1 to 64 ASCII letters, digits, or one of _ . - [ ]")
+        raise ValueError(_("a field name has 1 to 64 ASCII letters, digits, or one of _ . - [ ]"))
     return name
 
 
@@ -70,7 +72,7 @@ class FieldNames(Section):
         names = [self.order_id, self.face, self.back, self.hand, self.custom]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"two fields have the name {twice!r}; each needs its own")
+            raise ValueError(_("two fields have the name {twice!r}; each needs its own", twice=twice))
         return self
 
 
@@ -102,9 +104,9 @@ class EndpointSettings(Section):
         fields: FieldNames = info.data.get("fields", FieldNames())
         for name, value in more.items():
             if field_name(name) in fields.model_dump().values():
-                raise ValueError(f"fields has {name!r} too; each field needs its own name")
+                raise ValueError(_("fields has {name!r} too; each field needs its own name", name=name))
             if not value.isprintable():
-                raise ValueError(f"the value of {name} must be one line of plain text")
+                raise ValueError(_("the value of {name} must be one line of plain text", name=name))
         return more
 
     @field_validator("url")
@@ -114,11 +116,11 @@ class EndpointSettings(Section):
             parts = urlsplit(url)
             port_is_good = parts.port != 0
         except ValueError as error:
-            raise ValueError(f"not a URL: {error}") from None
+            raise ValueError(_("not a URL: {error}", error=error)) from None
         if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_good:
-            raise ValueError("the URL must begin with http:// or https:// and name a host")
+            raise ValueError(_("the URL must begin with http:// or https:// and name a host"))
         if parts.username or parts.fragment or any(c.isspace() for c in url):
-            raise ValueError("the URL must have no user name, no #fragment and no spaces")
+            raise ValueError(_("the URL must have no user name, no #fragment and no spaces"))
         return url
 
     @model_validator(mode="after")
@@ -126,8 +128,11 @@ class EndpointSettings(Section):
         parts = urlsplit(self.url)
         if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS and not self.allow_plaintext:
             raise ValueError(
-                f"{self.url} is plain http: ID photos would cross the network unencrypted. Use an https:// address, "
-                "or accept that with endpoint.allow_plaintext: true"
+                _(
+                    "{url} is plain http: ID photos would cross the network unencrypted. Use an https:// "
+                    "address, or accept that with endpoint.allow_plaintext: true",
+                    url=self.url,
+                )
             )
         return self
 
@@ -178,9 +183,9 @@ class ManifestSettings(Section):
         named = [*self.required, *self.optional]
         twice = next((field for field in named if named.count(field) > 1), None)
         if twice is not None:
-            raise ValueError(f"{twice} stands twice in required and optional; name each photo once")
+            raise ValueError(_("{twice} stands twice in required and optional; name each photo once", twice=twice))
         if not self.required:
-            raise ValueError("required must name a photo: an order without any can't be sent")
+            raise ValueError(_("required must name a photo: an order without any can't be sent"))
         return self
 
     @field_validator("encoding")
@@ -190,7 +195,7 @@ class ManifestSettings(Section):
             try:
                 "".encode(encoding)
             except LookupError:
-                raise ValueError("no such encoding; try utf-8, gb18030, big5 or utf-16") from None
+                raise ValueError(_("no such encoding; try utf-8, gb18030, big5 or utf-16")) from None
         return encoding
 
 
@@ -260,7 +265,7 @@ class PhotoSettings(Section):
             if not parts.hostname or not (
                 parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS)
             ):
-                raise ValueError("give an https:// address (http:// only for this machine)")
+                raise ValueError(_("give an https:// address (http:// only for this machine)"))
         return address
 
     @field_validator("validate_", mode="before")

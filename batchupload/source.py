@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from xxhash import xxh3_128_digest
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 
 if TYPE_CHECKING:
@@ -54,8 +55,14 @@ def open_source(path: Path) -> Source:
     if path == STDIN:
         return _open_stdin()
     if not path.is_file():
-        what = "this is not a file" if path.exists() else "no such file"
-        raise ManifestError(f"{path}: {what}. Name a manifest: CSV, Excel or JSON lines; or - for standard input.")
+        what = _("this is not a file") if path.exists() else _("no such file")
+        raise ManifestError(
+            _(
+                "{path}: {what}. Name a manifest: CSV, Excel or JSON lines; or - for standard input.",
+                path=path,
+                what=what,
+            )
+        )
     with path.open("rb") as file:
         packed = file.read(len(_GZIP)) == _GZIP
         file.seek(0)
@@ -80,13 +87,15 @@ def open_bytes(source: Source) -> "io.BufferedReader[_Stream]":
 
 def _open_stdin() -> Source:
     if sys.stdin is None or sys.stdin.isatty():
-        raise ManifestError("standard input is a terminal. Pipe a manifest into it: … | batchupload run -")
+        raise ManifestError(_("standard input is a terminal. Pipe a manifest into it: … | batchupload run -"))
     size, blocks, start = 0, [], b""
     for block in _blocks(sys.stdin.buffer, STDIN_LIMIT + 1):
         size, start = size + len(block), start or block[: len(_GZIP)]
         blocks.append(zlib.compress(block, 1))
     if size > STDIN_LIMIT:
-        raise ManifestError(f"standard input: more than {STDIN_LIMIT >> 30} GiB. Save it as a file, and name that.")
+        raise ManifestError(
+            _("standard input: more than {limit} GiB. Save it as a file, and name that.", limit=STDIN_LIMIT >> 30)
+        )
     return Source(Path("stdin"), (size, 0), tuple(blocks), start == _GZIP, kept=True)
 
 
@@ -132,7 +141,7 @@ def _same(source: Source) -> Generator[bytes, None, None]:
         for known in source.blocks:
             block = file.read(min(BLOCK, left))
             if xxh3_128_digest(block) != known:
-                raise ManifestError(f"{source.path}: it was changed while it was read. Run again.")
+                raise ManifestError(_("{path}: it was changed while it was read. Run again.", path=source.path))
             left -= len(block)
             yield block
 
@@ -144,4 +153,6 @@ def _unpacked(source: Source) -> Generator[bytes, None, None]:
             while block := file.read1(BLOCK):
                 yield block
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise ManifestError(f"{source.path}: the gzip file is cut off or damaged. Fetch it again.") from None
+        raise ManifestError(
+            _("{path}: the gzip file is cut off or damaged. Fetch it again.", path=source.path)
+        ) from None

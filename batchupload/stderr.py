@@ -8,6 +8,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from batchupload.language import _
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -56,7 +58,7 @@ class Unhurried(io.RawIOBase):
                 self._lost += 1
                 return len(taken)
             if self._lost:
-                note = f"… {self._lost:,} lines are missing here: nobody read them in time\n".encode()
+                note = _("… {lost:,} lines are missing here: nobody read them in time\n", lost=self._lost).encode()
                 self._add(note)
                 self._lost = 0
             self._add(taken)

@@ -2,13 +2,14 @@
 
 import json
 import shlex
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchupload.bounds import Verdict
+from batchupload.cells import pad, width, wrap
+from batchupload.language import N_, _, several, together
 from batchupload.model import DONE, Ending, NoteKind, Outcome
 from batchupload.reasons import Reason
 
@@ -18,17 +19,28 @@ NEXT_STEP = {
     Outcome.UPLOADED: "",
     Outcome.SKIPPED: "",
     Outcome.DUPLICATE: "",
-    Outcome.INVALID: "repair the row or photo",
-    Outcome.REJECTED: "read the endpoint's message",
-    Outcome.FAILED: "run again",
-    Outcome.UNKNOWN: "run again, or look at the order",
-    Outcome.DEFERRED: "run again",
+    Outcome.INVALID: N_("repair the row or photo"),
+    Outcome.REJECTED: N_("read the endpoint's message"),
+    Outcome.FAILED: N_("run again"),
+    Outcome.UNKNOWN: N_("run again, or look at the order"),
+    Outcome.DEFERRED: N_("run again"),
 }
+WORDS = {
+    Outcome.UPLOADED: N_("uploaded"),
+    Outcome.SKIPPED: N_("skipped"),
+    Outcome.DUPLICATE: N_("duplicate"),
+    Outcome.INVALID: N_("invalid"),
+    Outcome.REJECTED: N_("rejected"),
+    Outcome.FAILED: N_("failed"),
+    Outcome.UNKNOWN: N_("unknown"),
+    Outcome.DEFERRED: N_("deferred"),
+}
+"""Outcomes as people call them; in English just as the code does."""
 WARNINGS = {
-    NoteKind.ALIKE: "two photos of an order look the same: put in the right one, if so.",
-    NoteKind.OTHER_ORDER: "a photo stands under another order too: see that each has its own person's.",
-    NoteKind.SMALL: "a photo is very small (photos.small_side): have it taken again, if it can't be read.",
-    NoteKind.BLANK: "a photo is blank: have it taken again.",
+    NoteKind.ALIKE: N_("two photos of an order look the same: put in the right one, if so."),
+    NoteKind.OTHER_ORDER: N_("a photo stands under another order too: see that each has its own person's."),
+    NoteKind.SMALL: N_("a photo is very small (photos.small_side): have it taken again, if it can't be read."),
+    NoteKind.BLANK: N_("a photo is blank: have it taken again."),
 }
 """What a warning means, and what to do."""
 TELL_NOTHING_NEW = frozenset({Reason.ACCEPTED, Reason.REPEATED_ROW})
@@ -43,8 +55,8 @@ STOPPED_EARLY = frozenset(
     }
 )
 GO_ON = {
-    Reason.CANARY: "If that is right, go on all the same with --canary 0.",
-    Reason.MAX_FAILURES: "Go on all the same with a higher --max-failures.",
+    Reason.CANARY: N_("If that is right, go on all the same with --canary 0."),
+    Reason.MAX_FAILURES: N_("Go on all the same with a higher --max-failures."),
 }
 """How to overrule the stop."""
 RECORDS_LOST = frozenset({Reason.LEDGER_LOST, Reason.REPORT_LOST})
@@ -63,6 +75,11 @@ class Tally:
     bytes_sent: int = 0
     notes: Counter[NoteKind] = field(default_factory=Counter)
     """What there was to say of photos."""
+
+    @property
+    def set_aside(self) -> int:
+        """Rows that only a person brings on."""
+        return sum(count for (_, reason), count in self.reasons.items() if reason is Reason.QUARANTINED)
 
     def add(self, ending: Ending) -> None:
         """Count one row."""
@@ -95,6 +112,8 @@ class Summary:
     """Why the manifests were not read to their end, if so."""
     again: Sequence[str] = ()
     """The command that does again what is worth it."""
+    release: Sequence[str] = ()
+    """The command that lists what is set aside."""
     run: int | None = None
     """Its number in the ledger; None where nothing was to be sent."""
     died: str = ""
@@ -118,10 +137,18 @@ class Summary:
         return 1 if bad else 0
 
     @property
+    def only_set_aside(self) -> bool:
+        """Whether another run would mend nothing of what is left, before a person has released it."""
+        left = sum(self.tally.outcomes[outcome] for outcome in AGAIN)
+        return 0 < left == self.tally.set_aside and not self.broken
+
+    @property
     def next_command(self) -> str:
         """What to type next, or nothing."""
         if self.stopped is Reason.REPORT_LOST:
             return ""
+        if self.only_set_aside:
+            return shlex.join(self.release)
         if not any(self.tally.outcomes[outcome] for outcome in AGAIN) and not self.broken:
             return ""
         words = list(self.again)
@@ -160,91 +187,124 @@ class Summary:
             ensure_ascii=False,
         )
 
-    def as_text(self, width: int) -> str:
-        """For people, in lines of `width` columns; paths and commands stay whole."""
+    def as_text(self, columns: int) -> str:
+        """For people, in lines of so many `columns`; paths and commands stay whole."""
         tally = self.tally
-        lines = [*_wrap(self.verdict(), width), ""]
+        lines = [*wrap(self.verdict(), columns), ""]
+        room = max(10, *(width(called(outcome)) + 1 for outcome in tally.outcomes)) if tally.outcomes else 10
         margin = max((len(reason) for _, reason in tally.reasons), default=0) + 13
         for outcome in Outcome:
             if not tally.outcomes[outcome]:
                 continue
-            step = "" if self.checked_only and outcome is Outcome.DEFERRED else NEXT_STEP[outcome]
-            lines.append(f"  {outcome:<10}{tally.outcomes[outcome]:>9,}{f'   → {step}' if step else ''}")
+            only_set_aside = tally.reasons[outcome, Reason.QUARANTINED] == tally.outcomes[outcome]
+            told_below = only_set_aside or (self.checked_only and outcome is Outcome.DEFERRED)
+            step = "" if told_below else _(NEXT_STEP[outcome])
+            rows = f"{tally.outcomes[outcome]:>9,}"
+            lines.append(f"  {pad(called(outcome), room)}{rows}{f'   → {step}' if step else ''}")
             for reason, count in [(reason, n) for (of, reason), n in tally.reasons.most_common() if of is outcome]:
                 if reason in TELL_NOTHING_NEW:
                     continue
                 head = f"    {count:>7,}  {reason:<{margin - 13}}  "
-                sentence = _wrap(reason.sentence, max(30, width - margin - 2))
+                sentence = wrap(reason.sentence, max(30, columns - margin - 2))
                 lines.append(head + ("\n" + " " * (margin + 2)).join(sentence))
-        rate = f"{tally.sent / self.seconds:,.1f} orders/s" if self.seconds else ""
+        rate = _("{rate:,.1f} orders/s", rate=tally.sent / self.seconds) if self.seconds else ""
         if lines[-1]:
             lines.append("")
         if repaired := tally.notes[NoteKind.REPAIRED]:
-            lines.append(f"Repaired {several(repaired, 'photo')} on the way; see detail. The files are as they were.")
+            lines.append(
+                _(
+                    "Repaired {photos} on the way; see detail. The files are as they were.",
+                    photos=several(repaired, "{n:,} photo", "{n:,} photos"),
+                )
+            )
         for kind, meaning in WARNINGS.items():
-            if count := tally.notes[kind]:
-                lines += _wrap(f"Warning, {several(count, 'time')}: {meaning}", width)
+            if noted := tally.notes[kind]:
+                times = several(noted, "{n:,} time", "{n:,} times")
+                lines += wrap(_("Warning, {times}: {meaning}", times=times, meaning=_(meaning)), columns)
         if not self.checked_only:
             if tally.attempts:
-                sends = f"{several(tally.sent, 'order')} in {several(tally.attempts, 'send')}, {size(tally.bytes_sent)}"
-                lines += [f"Sent {sends} in {duration(self.seconds)} ({rate})."]
+                lines.append(
+                    _(
+                        "Sent {orders} in {sends}, {size} in {duration} ({rate}).",
+                        orders=several(tally.sent, "{n:,} order", "{n:,} orders"),
+                        sends=several(tally.attempts, "{n:,} send", "{n:,} sends"),
+                        size=size(tally.bytes_sent),
+                        duration=duration(self.seconds),
+                        rate=rate,
+                    )
+                )
             if self.bounded:
-                lines += _wrap(f"It was held back by {self.bounded.sentence}.", width)
+                lines += wrap(_("It was held back by {what}.", what=self.bounded.sentence), columns)
         if self.left_out:
-            lines.append(f"{self.left_out:,} rows beyond --limit were left alone; they are not in the report.")
+            lines.append(
+                _("{count:,} rows beyond --limit were left alone; they are not in the report.", count=self.left_out)
+            )
         if self.broken:
-            lines += _wrap(self.broken, width)
+            lines += wrap(self.broken, columns)
         if self.died:
-            lines += _wrap(self.died, width)
-        lines.append(f"Report: {self.report}")
+            lines += wrap(self.died, columns)
+        lines.append(_("Report: {report}", report=self.report))
         if self.page:
-            lines.append(f"Page:   {self.page}")
+            lines.append(_("Page:   {page}", page=self.page))
         if self.next_command:
-            lines.append(f"Next:   {self.next_command}")
+            lines.append(_("Next:   {command}", command=self.next_command))
+        if self.tally.set_aside and (release := shlex.join(self.release)) != self.next_command:
+            lines.append(_("Aside:  {command}", command=release))
         return "\n".join(lines)
 
     def verdict(self) -> str:
         """The run in one sentence."""
-        rows = several(self.tally.rows, "row")
+        rows = several(self.tally.rows, "{n:,} row", "{n:,} rows")
         if self.stopped is Reason.STOPPED:
             left = self.tally.outcomes[Outcome.DEFERRED]
-            return f"Stopped after {duration(self.seconds)}, as asked; {left:,} of {rows} are left for another run."
+            return _(
+                "Stopped after {duration}, as asked; {left:,} of {rows} are left for another run.",
+                duration=duration(self.seconds),
+                left=left,
+                rows=rows,
+            )
         if self.stopped:
-            told = [
+            why = together(
                 self.stopped.sentence,
-                f"{self.seen.rstrip('.')}." if self.seen else "",
-                GO_ON.get(self.stopped, ""),
-            ]
-            return f"Stopped early after {duration(self.seconds)}. {' '.join(filter(None, told))}"
+                _("{seen}.", seen=self.seen.rstrip(".。")) if self.seen else "",
+                _(GO_ON.get(self.stopped, "")),
+            )
+            return _("Stopped early after {duration}. {why}", duration=duration(self.seconds), why=why)
         if not self.tally.rows and not self.broken:
-            return "There was nothing to do: the manifest has no rows."
+            return _("There was nothing to do: the manifest has no rows.")
         if self.checked_only:
             bad = self.tally.outcomes[Outcome.INVALID]
-            return f"Checked {rows}; nothing was sent. " + (
-                f"{bad:,} can't be sent as they are." if bad else "All good."
-            )
+            told = _("Checked {rows}; nothing was sent.", rows=rows)
+            if bad:
+                return together(told, _("{bad:,} can't be sent as they are.", bad=bad))
+            return together(told, _("All good."))
         if self.broken:
-            return f"The manifest was not read to its end; {rows} were."
+            return _("The manifest was not read to its end; {rows} were.", rows=rows)
         counts = self.tally.outcomes
-        person = counts[Outcome.INVALID] + counts[Outcome.REJECTED]
-        return f"Finished: {what_is_left(self.tally.rows, person, sum(counts[outcome] for outcome in AGAIN))}"
+        aside = self.tally.set_aside
+        person = counts[Outcome.INVALID] + counts[Outcome.REJECTED] + aside
+        what = what_is_left(self.tally.rows, person, sum(counts[outcome] for outcome in AGAIN) - aside)
+        return _("Finished: {what_is_left}", what_is_left=what)
 
 
 def what_is_left(rows: int, person: int, again: int) -> str:
     """How many of `rows` need a `person`, and how many another run: `9 rows, 1 needs a person and 2 another run.`"""
-    needs = "needs" if person == 1 else "need"
-    parts = [f"{person:,} {needs} a person"] * bool(person)
-    parts += [f"{again:,} {'' if person else 'need' + 's' * (again == 1) + ' '}another run"] * bool(again)
-    return f"{several(rows, 'row')}, " + (f"{' and '.join(parts)}." if parts else "all done.")
+    told = several(rows, "{n:,} row", "{n:,} rows")
+    if not person and not again:
+        return _("{rows}, all done.", rows=told)
+    if not person:
+        left = several(again, "{n:,} needs another run", "{n:,} need another run")
+        return _("{rows}, {left}.", rows=told, left=left)
+    left = several(person, "{n:,} needs a person", "{n:,} need a person")
+    if not again:
+        return _("{rows}, {left}.", rows=told, left=left)
+    return _("{rows}, {left} and {again:,} another run.", rows=told, left=left, again=again)
 
 
-def several(count: int, what: str) -> str:
-    """A number and its noun: `1 row`, `1,200 rows`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+def called(outcome: str) -> str:
+    """An outcome, with its word in a language where that is another: `uploaded 已上传`."""
+    word = _(WORDS[Outcome(outcome)]) if outcome in WORDS else outcome
+    return outcome if word == outcome else f"{outcome} {word}"
 
 
 def size(count: float) -> str:
@@ -259,6 +319,8 @@ def size(count: float) -> str:
 def duration(seconds: float) -> str:
     """Seconds as people read them: `41.2 s`, `3 min 05 s`, `2 h 07 min`."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return _("{seconds:.1f} s", seconds=seconds)
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+    if minutes < 60:
+        return _("{minutes} min {seconds:02} s", minutes=minutes, seconds=rest)
+    return _("{hours} h {minutes:02} min", hours=minutes // 60, minutes=minutes % 60)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from batchupload.language import _
+
 T = TypeVar("T", bound=float)
 
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)", re.ASCII)
@@ -35,7 +37,9 @@ def bytes_per_second(value: object) -> float | None:
         return None
     found = _BYTES.fullmatch(str(value).strip())
     if not found or not float(found[1]):
-        raise ValueError(f"give bytes a second with their unit, such as 512K or 1.5M, or off, not {value!r}")
+        raise ValueError(
+            _("give bytes a second with their unit, such as 512K or 1.5M, or off, not {value!r}", value=value)
+        )
     return float(found[1]) * _UNITS[found[2].upper()]
 
 
@@ -48,7 +52,7 @@ def orders_per_second(value: object) -> float | None:
     except ValueError:
         number = 0.0
     if not 0 < number <= 1_000_000:
-        raise ValueError(f"give orders a second, such as 5 or 0.5, or off, not {value!r}")
+        raise ValueError(_("give orders a second, such as 5 or 0.5, or off, not {value!r}", value=value))
     return number
 
 
@@ -60,14 +64,14 @@ def timetable(value: object, limit: Callable[[object], float | None]) -> Timetab
     if isinstance(value, str) and "," in value:
         pairs = [entry.partition(",")[::2] for entry in value.split()]
         if len({time for time, _ in pairs}) < len(pairs):
-            raise ValueError(f"a time stands twice in {value!r}; keep one")
+            raise ValueError(_("a time stands twice in {value!r}; keep one", value=value))
         value = dict(pairs)
     if not isinstance(value, Mapping):
         found = limit(value)
         return None if found is None else Timetable(((0, found),))
     entries = sorted((_minute(time), limit(one)) for time, one in value.items())
     if len({minute for minute, _ in entries}) < len(entries):
-        raise ValueError("a time stands twice; keep one")
+        raise ValueError(_("a time stands twice; keep one"))
     if all(one is None for _, one in entries):
         return None
     return Timetable(tuple(entries))
@@ -79,7 +83,7 @@ def _minute(time: object) -> int:
         return time
     if found := _CLOCK.fullmatch(str(time).strip()):
         return int(found[1]) * 60 + int(found[2])
-    raise ValueError(f'give times of day such as "08:00", not {time!r}')
+    raise ValueError(_('give times of day such as "08:00", not {time!r}', time=time))
 
 
 def _is_off(value: object) -> bool:

@@ -18,6 +18,7 @@ from python_calamine import (
 )
 
 from batchupload.delimited import Record
+from batchupload.language import _
 from batchupload.source import ManifestError, Source, open_bytes
 
 STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
@@ -47,7 +48,9 @@ class Workbook:
     """How many the workbook has."""
 
     def __str__(self) -> str:
-        return f"workbook, sheet {self.sheet}{f' (of {self.sheets})' if self.sheets > 1 else ''}"
+        if self.sheets > 1:
+            return _("workbook, sheet {sheet} (of {sheets})", sheet=self.sheet, sheets=self.sheets)
+        return _("workbook, sheet {sheet}", sheet=self.sheet)
 
 
 def read_header(source: Source, wanted: str | None) -> tuple[Workbook, int, list[str]] | None:
@@ -74,7 +77,9 @@ def _open(source: Source, wanted: str | None) -> tuple[CalamineSheet, int]:
     with open_bytes(source) as file:
         content = file.read(UNPACKED_LIMIT + 1)
     if _unpacked_size(content) > UNPACKED_LIMIT:
-        raise ManifestError(f"{source.path}: this workbook is too large to be read. Save the sheet as CSV UTF-8.")
+        raise ManifestError(
+            _("{path}: this workbook is too large to be read. Save the sheet as CSV UTF-8.", path=source.path)
+        )
     _refuse_far_cells(source, content)
     try:
         workbook = CalamineWorkbook.from_filelike(io.BytesIO(content))
@@ -82,16 +87,25 @@ def _open(source: Source, wanted: str | None) -> tuple[CalamineSheet, int]:
         names = [one.name for one in sheets]
         shown = [one.name for one in sheets if one.visible is SheetVisibleEnum.Visible]
         if not shown and not wanted:
-            raise ManifestError(f"{source.path}: the workbook shows no sheet. Name one with --sheet.")
+            raise ManifestError(_("{path}: the workbook shows no sheet. Name one with --sheet.", path=source.path))
         return workbook.get_sheet_by_name(wanted or shown[0]), len(names)
     except WorksheetNotFound:
         raise ManifestError(
-            f"{source.path}: there is no sheet {wanted}. Name one of these with --sheet: {', '.join(names)[:500]}."
+            _(
+                "{path}: there is no sheet {wanted}. Name one of these with --sheet: {names}.",
+                path=source.path,
+                wanted=wanted,
+                names=", ".join(names)[:500],
+            )
         ) from None
     except (CalamineError, OSError, ValueError) as error:
         what = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ManifestError(
-            f"{source.path}: this workbook can't be read ({what}). Save it as .xlsx without password, or as CSV UTF-8."
+            _(
+                "{path}: this workbook can't be read ({what}). Save it as .xlsx without password, or as CSV UTF-8.",
+                path=source.path,
+                what=what,
+            )
         ) from None
 
 
@@ -122,14 +136,17 @@ def _look_at_places(source: Source, chunks: Iterator[bytes]) -> None:
         text = rest + chunk
         for found in _PLACE.finditer(text):
             if not (place := re.fullmatch(rb"([A-Z]{1,3})([0-9]{1,7})", found[1])):
-                raise ManifestError(f"{source.path}: this workbook has a cell at no place. Save it anew.")
+                raise ManifestError(_("{path}: this workbook has a cell at no place. Save it anew.", path=source.path))
             columns.add(place[1])
             row = max(row, int(place[2]))
         rest = text[-200:]
     if row * max(map(_number, columns), default=0) > CELLS:
         raise ManifestError(
-            f"{source.path}: this workbook has a cell far from the others. Delete the rows and columns behind the "
-            "orders, or save the sheet as CSV UTF-8."
+            _(
+                "{path}: this workbook has a cell far from the others. Delete the rows and columns "
+                "behind the orders, or save the sheet as CSV UTF-8.",
+                path=source.path,
+            )
         )
 
 

@@ -157,7 +157,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BATCHUPLOAD_")}
-    return {**kept, "COLUMNS": "100", **(env or {})}
+    return {**kept, "COLUMNS": "100", "LANGUAGE": "en", **(env or {})}
 
 
 def as_plain_user() -> None:

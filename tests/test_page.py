@@ -33,7 +33,7 @@ from batchupload.page.charts import charts, draw
 from batchupload.page.embed import CHUNK, REMEMBERED, chunks, safe_json
 from batchupload.page.facts import Facts, facts
 from batchupload.page.make import PageError, make_page, page_path
-from batchupload.page.page import MARK, MOST_ROWS, Heading, page
+from batchupload.page.page import MARKS, MOST_ROWS, Heading, page
 from batchupload.page.rows import ReportRow, open_report, read_report
 from batchupload.page.scale import linear, logarithmic, times
 from batchupload.page.timeline import BINS, Timeline, quantile, time_class
@@ -374,7 +374,7 @@ def test_the_page_stands_beside_its_report_and_is_private(tmp_path: Path) -> Non
         os.umask(umask)
     assert path == tmp_path / "r.html"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert path.read_text(encoding="utf-8").startswith(MARK)
+    assert path.read_text(encoding="utf-8").startswith(MARKS["en"])
     assert sorted(os.listdir(tmp_path)) == ["r.csv", "r.html"]
     assert [page_path(Path(name)).name for name in ("a.b.csv", "A.CSV", "a.html", "a")] == [
         "a.b.html", "A.html", "a.html.html", "a.html",
@@ -388,7 +388,7 @@ def test_a_page_is_made_anew_over_its_own_and_over_no_other_file(tmp_path: Path)
     write_report(report, [GOOD, GOOD])
     assert "2 rows" in make_page(report).read_text(encoding="utf-8")
     mine, elsewhere = "<!DOCTYPE html>\n<html>mine", tmp_path / "elsewhere"
-    elsewhere.write_text(MARK)
+    elsewhere.write_text(MARKS["en"])
     path.unlink()
     for put in (
         lambda: path.write_text(mine),
@@ -403,7 +403,7 @@ def test_a_page_is_made_anew_over_its_own_and_over_no_other_file(tmp_path: Path)
             make_page(report)
         after = path.lstat()
         assert (after.st_ino, after.st_mtime_ns, after.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
-        assert elsewhere.read_text() == MARK
+        assert elsewhere.read_text() == MARKS["en"]
         assert {*os.listdir(tmp_path)} == {"r.csv", "r.html", "elsewhere"}
         if not path.is_dir():
             path.unlink()
@@ -429,7 +429,7 @@ def test_a_page_that_fails_midway_leaves_the_old_one(tmp_path: Path, monkeypatch
     before = make_page(report).read_bytes()
 
     def broken(*_: Any) -> Any:
-        yield MARK
+        yield MARKS["en"]
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("batchupload.page.make.page", broken)

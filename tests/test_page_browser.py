@@ -140,6 +140,30 @@ def test_the_rows_that_are_left_are_shown_with_what_to_do(tab: Tab) -> None:
     assert not tab.find("#after").is_enabled()
 
 
+def test_a_chinese_page_is_chinese_throughout(browser: Tab, tmp_path: Path) -> None:
+    report = write_report(tmp_path / "night.csv", night(300))
+    assert batchupload("page", report.name, "--lang", "zh", cwd=tmp_path).returncode == 0
+    browser.open(report.with_suffix(".html"))
+    assert browser.script("return document.documentElement.lang") == "zh-CN"
+    browser.find("#table tbody button.more").click()
+    browser.search("nothing has this")
+    browser.until(lambda: browser.find("#none").is_displayed())
+    browser.find("#clear").click()
+    browser.until(lambda: browser.orders())
+    told = browser.script(
+        "document.querySelectorAll('dl.all, .id, bdi').forEach((e) => e.remove()); return document.body.innerText"
+    )
+    labels = browser.script(
+        "return [...document.querySelectorAll('[aria-label], [placeholder]')]"
+        ".map((e) => (e.ariaLabel || '') + (e.placeholder || ''))"
+    )
+    codes = r"batchupload( run)?|orders\.csv|[a-z]+(_[a-z]+)+"
+    for text in [*told.splitlines(), *labels]:
+        assert not re.search("[A-Za-z]{3,} [a-z]{2,}", re.sub(codes, "", text)), text
+    assert "待处理的行" in told
+    assert browser.complaints() == []
+
+
 def test_a_search_finds_rows_by_any_cell(tab: Tab) -> None:
     left = [row for row in night(400) if row["outcome"] != "uploaded"]
     tab.search(left[7]["order_id"])

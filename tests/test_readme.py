@@ -2,12 +2,16 @@
 
 import asyncio
 import csv
+import inspect
 import re
 import tomllib
+from gettext import GNUTranslations
+from io import BytesIO
 from pathlib import Path
 
+import catalogue
 import pytest
-from conftest import Shop, batchupload, picture
+from conftest import Shop, batchupload, picture, send, settings_for
 
 from batchupload.cli import EXIT_CODES, cli
 from batchupload.config import keys
@@ -20,25 +24,27 @@ from batchupload.summary import NEXT_STEP
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+IN = {"en": README, "zh": CHINESE}
 
 
-def block(name: str) -> str:
+def block(name: str, readme: str = README) -> str:
     """The fenced text after a marker."""
-    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    found = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", readme, re.DOTALL)
     assert found, name
     return found[1]
 
 
-def table(header: str) -> list[list[str]]:
+def table(header: str, readme: str = README) -> list[list[str]]:
     """The cells of the first table with this header line."""
-    lines = README[README.index(header) :].split("\n\n")[0].splitlines()[2:]
+    lines = readme[readme.index(header) :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
 
 
 def masked(screen: str) -> str:
     """Without what differs from run to run."""
     screen = re.sub(r"report-\d{8}-\d{6}", "report-TIME", screen)
-    return re.sub(r"sends, .*", "sends", screen).strip()
+    return re.sub(r"(sends, |次），).*", r"\1", screen).strip()
 
 
 @pytest.fixture
@@ -52,20 +58,22 @@ def example(shop: Shop) -> Shop:
     return shop
 
 
-def test_the_check_of_the_example_shows_what_the_readme_shows(example: Shop) -> None:
-    done = batchupload("check", "orders.csv", cwd=example.folder)
-    command, _, screen = block("example: check").partition("\n")
+@pytest.mark.parametrize("language", IN)
+def test_the_check_of_the_example_shows_what_the_readme_shows(example: Shop, language: str) -> None:
+    done = batchupload("check", "orders.csv", cwd=example.folder, env={"BATCHUPLOAD_LANG": language})
+    command, _, screen = block("example: check", IN[language]).partition("\n")
     assert command == "$ batchupload check orders.csv"
     assert masked(done.stdout) == masked(screen)
 
 
-async def test_the_run_of_the_example_shows_and_reports_what_the_readme_shows(example: Shop) -> None:
+@pytest.mark.parametrize("language", IN)
+async def test_the_run_of_the_example_shows_and_reports_what_the_readme_shows(example: Shop, language: str) -> None:
     rules = (parse_fault("refused@HT2023111015044046892"),)
     async with Sandbox(SandboxOptions(rules)) as server:
-        env = {"BATCHUPLOAD_ENDPOINT_URL": server.url}
+        env = {"BATCHUPLOAD_ENDPOINT_URL": server.url, "BATCHUPLOAD_LANG": language}
         done = await asyncio.to_thread(batchupload, "run", "orders.csv", cwd=example.folder, env=env)
-    assert masked(done.stdout) == masked(block("example: run").partition("\n")[2])
-    shown = table("| line | order_id | outcome")
+    assert masked(done.stdout) == masked(block("example: run", IN[language]).partition("\n")[2])
+    shown = table("| line | order_id | outcome", IN[language])
     header = README[README.index("| line | order_id | outcome") :].splitlines()[0].strip("| ").split(" | ")
     report = next(example.folder.glob("*.report-*.csv"))
     with report.open(encoding="utf-8-sig", newline="") as file:
@@ -73,7 +81,28 @@ async def test_the_run_of_the_example_shows_and_reports_what_the_readme_shows(ex
     assert [[row[name] for name in header] for row in rows] == shown
 
 
-def test_the_scan_of_the_example_shows_what_the_readme_shows(shop: Shop) -> None:
+async def test_what_changed_in_the_example_is_what_the_readme_shows(shop: Shop) -> None:
+    number = "HT202311101504404689{}".format
+    for last in range(1, 7):
+        shop.order(number(last))
+    manifest = shop.manifest()
+    async with Sandbox(
+        SandboxOptions(tuple(parse_fault(f"refused@{number(last)}") for last in (1, 2, 5, 6)))
+    ) as server:
+        await send(manifest, settings_for(server.url))
+        port = server.port
+    shop.rows.pop()
+    (shop.folder / number(4) / "hand.jpg").unlink()
+    async with Sandbox(SandboxOptions(tuple(parse_fault(f"refused@{number(last)}") for last in (2, 5))), port=port):
+        await send(shop.manifest(), settings_for(server.url))
+    done = batchupload("show", "2", cwd=shop.folder)
+    command, _, screen = block("example: show").partition("\n…\n")
+    assert command == "$ batchupload show 2"
+    assert done.stdout.endswith(screen)
+
+
+@pytest.mark.parametrize("language", IN)
+def test_the_scan_of_the_example_shows_what_the_readme_shows(shop: Shop, language: str) -> None:
     for person, fields in {
         "HT2023111015044046891": ("face", "back", "hand"),
         "HT2023111015044046892": ("face", "back"),
@@ -84,8 +113,8 @@ def test_the_scan_of_the_example_shows_what_the_readme_shows(shop: Shop) -> None
         shop.write(f"photos/HT2023111015044046893_{name}", picture(name))
     shop.write("photos/IMG_0412.jpg", picture("hand"))
     shop.write("photos/.DS_Store", b"x")
-    done = batchupload("scan", "photos", cwd=shop.folder)
-    command, _, screen = block("example: scan").partition("\n")
+    done = batchupload("scan", "photos", cwd=shop.folder, env={"BATCHUPLOAD_LANG": language})
+    command, _, screen = block("example: scan", IN[language]).partition("\n")
     assert command == "$ batchupload scan photos"
     assert done.stdout == screen
 
@@ -98,9 +127,29 @@ def test_the_tables_are_those_of_the_code() -> None:
     assert dict(table("| reason | what it means")) == {reason.value: reason.sentence for reason in Reason}
 
 
-def test_every_command_and_report_column_is_named() -> None:
-    assert [name for name in cli.commands if f"`batchupload {name}" not in README] == []
-    assert ", ".join(REPORT_COLUMNS) in " ".join(README.split())
+def test_the_chinese_tables_are_those_of_the_catalogue() -> None:
+    translations = GNUTranslations(BytesIO(catalogue.MO.read_bytes()))
+    assert dict(table("| 原因 | 含义", CHINESE)) == {
+        reason.value: translations.gettext(reason.english) for reason in Reason
+    }
+    assert {name: step for name, _, step in table("| 结果 | 含义", CHINESE)} == {
+        outcome.value: translations.gettext(NEXT_STEP[outcome]) if NEXT_STEP[outcome] else "无" for outcome in Outcome
+    }
+    help_text = translations.gettext(inspect.cleandoc(cli.commands["run"].epilog or ""))
+    codes = [line.split(None, 1) for line in help_text.splitlines()[2:]]
+    assert table("| 退出码 | 含义", CHINESE) == codes
+    assert [int(code) for code, _ in codes] == [*EXIT_CODES]
+
+
+@pytest.mark.parametrize("readme", IN.values(), ids=IN)
+def test_every_command_and_report_column_is_named(readme: str) -> None:
+    assert [name for name in cli.commands if f"`batchupload {name}" not in readme] == []
+    assert ", ".join(REPORT_COLUMNS) in " ".join(readme.split())
+
+
+@pytest.mark.parametrize("name", ["demo", "tests", "example: orders.csv", "nightly"])
+def test_the_chinese_commands_are_the_english_ones(name: str) -> None:
+    assert block(name, CHINESE) == block(name)
 
 
 def test_every_file_of_the_package_is_in_the_architecture() -> None:
@@ -110,10 +159,11 @@ def test_every_file_of_the_package_is_in_the_architecture() -> None:
     assert named == there
 
 
-def test_every_named_setting_exists() -> None:
+@pytest.mark.parametrize("readme", IN.values(), ids=IN)
+def test_every_named_setting_exists(readme: str) -> None:
     known = {".".join(map(str, key)) for key in keys()}
     sections = "|".join({str(section) for section, _ in keys()})
-    named = set(re.findall(rf"`((?:{sections})\.\w+)[:`]", README))
+    named = set(re.findall(rf"`((?:{sections})\.\w+)[:`]", readme))
     assert named <= known | {f"{name}.py" for name in sections.split("|")}
     assert "endpoint.url" in named
 
@@ -130,10 +180,17 @@ def test_what_shows_a_claim_is_there() -> None:
         assert [word for word in words.strip('"').split(" or ") if word not in tests] == [], name
 
 
-def test_every_link_within_leads_somewhere() -> None:
-    titles = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-    assert set(re.findall(r"\(#([^)]*)\)", README)) <= anchors
+@pytest.mark.parametrize("language", IN)
+def test_every_link_within_leads_somewhere(language: str) -> None:
+    anchors = {name: _anchors(readme) for name, readme in IN.items()}
+    assert set(re.findall(r"\(#([^)]*)\)", IN[language])) <= anchors[language]
+    assert set(re.findall(r"\(README\.md#([^)]*)\)", IN[language])) <= anchors["en"]
+    assert f"](README{'.zh-CN' if language == 'en' else ''}.md)" in IN[language][:100]
+
+
+def _anchors(readme: str) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", readme, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 def test_every_dependency_is_explained() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 
 PAGE_SECONDS = 300.0
@@ -20,12 +21,15 @@ GRACE = 1.0
 log = logging.getLogger(__name__)
 
 
-async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
-    """Make the page of `report`; where that fails, say so in one line. A signal gives it up, and does nothing else."""
+async def page_beside(report: Path, before: Path | None = None, *, hurried: bool = False) -> Path | None:
+    """Make the page of `report`; where that fails, say so in one line. A signal gives it up, and does nothing else.
+
+    It is compared with the report of the run `before` where that is still there, and nobody waits.
+    """
     limit = HURRIED_SECONDS if hurried else PAGE_SECONDS
     given_up, done = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    making = loop.run_in_executor(None, _make, report, lambda: not given_up.is_set())
+    making = loop.run_in_executor(None, _make, report, None if hurried else before, lambda: not given_up.is_set())
     making.add_done_callback(lambda _: done.set())
     with _signals(loop, done.set):
         try:
@@ -37,21 +41,33 @@ async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
         await asyncio.wait({making}, timeout=GRACE)
     if not making.done():
         making.cancel()
-        log.warning("The report page was not made: it took too long. Try: batchupload page %s", report)
+        log.warning(_("The report page was not made: it took too long. Try: batchupload page %s"), report)
         return None
     try:
         return making.result()
     except BatchuploadError as error:
-        log.warning("The report page was not made: %s", error)
+        log.warning(_("The report page was not made: %s"), error)
     except Exception as error:  # noqa: BLE001 - the report is whole, and a fault in its page must not say otherwise
-        log.warning("The report page was not made: %s: %s", type(error).__name__, error)
+        log.warning(_("The report page was not made: %s: %s"), type(error).__name__, error)
     return None
 
 
-def _make(report: Path, wanted: Callable[[], bool]) -> Path:
-    from batchupload.page.make import make_page  # a run begins its sends without loading it
+def _make(report: Path, before: Path | None, wanted: Callable[[], bool]) -> Path:
+    from batchupload.page.make import EarlierReportError, make_page  # a run begins its sends without loading it
 
+    if before and _is_file(before):
+        try:
+            return make_page(report, wanted, before)
+        except EarlierReportError as error:
+            log.warning(_("The report page does not say what changed since the run before: %s"), error)
     return make_page(report, wanted)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 
+from batchupload.language import _
 from batchupload.page.facts import Facts
 from batchupload.page.scale import SHORT, Scale, linear, logarithmic, times
 from batchupload.page.timeline import Bin
@@ -56,46 +57,61 @@ def charts(facts: Facts) -> list[Chart]:
     return [
         Chart(
             "throughput",
-            "Throughput",
-            "orders/s",
+            _("Throughput"),
+            _("orders/s"),
             (
-                Series("uploaded", "done", [bin_.uploaded / bin_.seconds for bin_ in bins]),
-                Series("ended otherwise", "person", [bin_.others / bin_.seconds for bin_ in bins]),
+                Series(_("uploaded"), "done", [bin_.uploaded / bin_.seconds for bin_ in bins]),
+                Series(_("ended otherwise"), "person", [bin_.others / bin_.seconds for bin_ in bins]),
             ),
             linear(max(ended)),
-            lambda rate: f"{_number(rate)} orders/s",
-            f"{_number(facts.sent * per_second)} orders/s on average, {_number(max(ended))} at most"
-            f" ({_clock(facts, ended)}).",
+            lambda rate: _("{rate} orders/s", rate=_number(rate)),
+            _(
+                "{average} orders/s on average, {most} at most ({time}).",
+                average=_number(facts.sent * per_second),
+                most=_number(max(ended)),
+                time=_clock(facts, ended),
+            ),
         ),
         Chart(
             "bytes",
-            "Bytes sent",
+            _("Bytes sent"),
             f"{size(_unit(max(sizes)))[-2:].strip()}/s",
-            (Series("all sends", "plain", sizes),),
+            (Series(_("all sends"), "plain", sizes),),
             linear(max(sizes) / _unit(max(sizes))),
             lambda rate: f"{size(rate)}/s",
-            f"{size(facts.bytes_sent * per_second)}/s on average, {size(max(sizes))}/s at most"
-            f" ({_clock(facts, sizes)}).",
+            _(
+                "{average}/s on average, {most}/s at most ({time}).",
+                average=size(facts.bytes_sent * per_second),
+                most=size(max(sizes)),
+                time=_clock(facts, sizes),
+            ),
         ),
         Chart(
             "latency",
-            "Time per order",
-            "seconds, log scale" if wide else "seconds",
-            (Series("median", "plain", medians, line=True), Series("95 % below", "faint", slow, line=True)),
+            _("Time per order"),
+            _("seconds, log scale") if wide else _("seconds"),
+            (Series(_("median"), "plain", medians, line=True), Series(_("95 % below"), "faint", slow, line=True)),
             logarithmic(min(some), max(some)) if wide else linear(max(some, default=1.0)),
             _seconds,
-            f"Half took {_seconds(facts.median or 0)} or less, 95 % took {_seconds(facts.slow or 0)} or less;"
-            " retries and the waits between them included.",
+            _(
+                "Half took {half} or less, 95 % took {most} or less; retries and the waits between them included.",
+                half=_seconds(facts.median or 0),
+                most=_seconds(facts.slow or 0),
+            ),
         ),
         Chart(
             "concurrency",
-            "Orders under way at once",
-            "orders",
-            (Series("under way", "plain", under_way),),
+            _("Orders under way at once"),
+            _("orders"),
+            (Series(_("under way"), "plain", under_way),),
             linear(max(under_way)),
-            lambda orders: f"{_number(orders)} orders",
-            f"{_number(sum(bin_.under_way * bin_.seconds for bin_ in bins) * per_second)} on average,"
-            f" {_number(max(under_way))} at most ({_clock(facts, under_way)}); waits for a retry count.",
+            lambda orders: _("{orders} orders", orders=_number(orders)),
+            _(
+                "{average} on average, {most} at most ({time}); waits for a retry count.",
+                average=_number(sum(bin_.under_way * bin_.seconds for bin_ in bins) * per_second),
+                most=_number(max(under_way)),
+                time=_clock(facts, under_way),
+            ),
         ),
     ]
 
@@ -150,7 +166,7 @@ def _axes(scale: Scale, facts: Facts) -> Iterator[str]:
         yield f'<text x="{x}" y="{bottom + 20}" text-anchor="{anchor}">{escape(label)}</text>'
     yield f'<path class="axis" d="M{LEFT} {bottom}H{right}"/>'
     zone = datetime.fromtimestamp(began, facts.zone).strftime("%z")
-    what = "since the first send" if ended - began < SHORT else f"time of day (UTC{zone})"
+    what = _("since the first send") if ended - began < SHORT else _("time of day (UTC{zone})", zone=zone)
     yield f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{what}</text>'
 
 
@@ -234,4 +250,4 @@ def _number(value: float) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value * 1000:.0f} ms" if value < 0.9995 else duration(value)
+    return _("{milliseconds:.0f} ms", milliseconds=value * 1000) if value < 0.9995 else duration(value)

@@ -9,6 +9,9 @@
   const at = (name) => words.columns.indexOf(name, words.first);
   const [LINE, ORDER, OUTCOME, REASON, DETAIL] = ["line", "order_id", "outcome", "reason", "detail"].map(at);
   const [STATUS, CODE, MESSAGE, ATTEMPTS, TIME] = ["http_status", "code", "message", "attempts", "duration_ms"].map(at);
+  // A text in the page's language, with values in its braces.
+  const _ = (text, values = {}) =>
+    Object.entries(values).reduce((told, [name, value]) => told.replaceAll(`{${name}}`, value), words.texts[text]);
   const number = new Intl.NumberFormat("en-US");
 
   const rows = [];
@@ -45,41 +48,46 @@
   function seconds(row) {
     const time = Number(row[TIME]);
     if (!row[TIME] || Number.isNaN(time)) return "";
-    if (time < 1000) return `${number.format(time)} ms`;
-    if (time < 60000) return `${(time / 1000).toFixed(1)} s`;
-    return `${Math.floor(time / 60000)} min ${String(Math.floor((time % 60000) / 1000)).padStart(2, "0")} s`;
+    if (time < 1000) return _("{n} ms", { n: number.format(time) });
+    if (time < 60000) return _("{n} s", { n: (time / 1000).toFixed(1) });
+    return _("{minutes} min {seconds} s", {
+      minutes: Math.floor(time / 60000),
+      seconds: String(Math.floor((time % 60000) / 1000)).padStart(2, "0"),
+    });
   }
 
-  const answer = (row) => [row[STATUS], row[CODE] && `code ${cell(row, CODE)}`].filter(Boolean).join(" · ");
+  const tone = (row) => (row[REASON] === words.aside ? "person" : words.tones[row[OUTCOME]] || "person");
+
+  const answer = (row) => [row[STATUS], row[CODE] && _("code {code}", { code: cell(row, CODE) })].filter(Boolean).join(" · ");
 
   // Each column: its name, what it is sorted by, and what it shows.
   const several = words.first > 0;
   const columns = [
-    ["line", "Line", (row) => Number(row[LINE]) || 0, (row, td) => {
+    ["line", _("Line"), (row) => Number(row[LINE]) || 0, (row, td) => {
       td.textContent = visible(row[LINE]);
       if (several) td.append(data("div", "detail clip", cell(row, 0)));
     }],
-    ["order", "Order", (row) => cell(row, ORDER), (row, td) => td.append(data("div", "id clip", cell(row, ORDER)))],
-    ["outcome", "Outcome", (row) => row[OUTCOME], (row, td) => {
-      td.append(element("span", `dot ${words.tones[row[OUTCOME]] || "person"}`), visible(cell(row, OUTCOME)));
+    ["order", _("Order"), (row) => cell(row, ORDER), (row, td) => td.append(data("div", "id clip", cell(row, ORDER)))],
+    ["outcome", _("Outcome"), (row) => row[OUTCOME], (row, td) => {
+      td.append(element("span", `dot ${tone(row)}`), visible(words.outcomes[row[OUTCOME]] || cell(row, OUTCOME)));
     }],
-    ["reason", "Reason, and what to do", (row) => row[REASON], (row, td) => {
+    ["reason", _("Reason, and what to do"), (row) => row[REASON], (row, td) => {
       const sentence = words.sentences[row[REASON]];
       const step = words.steps[row[OUTCOME]];
       if (sentence) td.append(element("div", "", sentence));
-      const isSaid = sentence && (words.tones[row[OUTCOME]] !== "again" || sentence.includes("run again"));
+      const isSaid = sentence && (tone(row) !== "again" || words.again.includes(row[REASON]));
       if (step && !isSaid) td.append(element("div", "", `→ ${step}`));
       const why = element("div", "detail clip");
       why.append(element("code", "", cell(row, REASON)));
       if (row[DETAIL]) why.append(" · ", data("span", "", cell(row, DETAIL)));
       td.append(why);
     }],
-    ["answer", "Endpoint’s answer", (row) => cell(row, MESSAGE) || answer(row), (row, td) => {
+    ["answer", _("Endpoint’s answer"), (row) => cell(row, MESSAGE) || answer(row), (row, td) => {
       if (row[MESSAGE]) td.append(data("div", "clip", cell(row, MESSAGE)));
       if (answer(row)) td.append(element("div", "detail", answer(row)));
     }],
-    ["attempts", "Sends", (row) => Number(row[ATTEMPTS]) || 0, (row, td) => { td.textContent = row[ATTEMPTS] === "0" ? "" : visible(row[ATTEMPTS]); }],
-    ["time", "Time", (row) => Number(row[TIME]) || 0, (row, td) => { td.textContent = seconds(row); }],
+    ["attempts", _("Sends"), (row) => Number(row[ATTEMPTS]) || 0, (row, td) => { td.textContent = row[ATTEMPTS] === "0" ? "" : visible(row[ATTEMPTS]); }],
+    ["time", _("Time"), (row) => Number(row[TIME]) || 0, (row, td) => { td.textContent = seconds(row); }],
   ];
   const numeric = new Set(["attempts", "time"]);
 
@@ -131,10 +139,10 @@
     }
     const td = element("td", "c-more");
     td.setAttribute("role", "cell");
-    const button = element("button", "more", "All cells");
+    const button = element("button", "more", _("All cells"));
     button.type = "button";
     button.setAttribute("aria-expanded", "false");
-    button.setAttribute("aria-label", visible(`All cells of line ${row[LINE]}`));
+    button.setAttribute("aria-label", visible(_("All cells of line {line}", { line: row[LINE] })));
     button.addEventListener("click", () => open(button, tr, row));
     td.append(button);
     tr.append(td);
@@ -170,9 +178,13 @@
     draw(page * PAGE_ROWS, PAGE_ROWS);
     const first = page * PAGE_ROWS + 1;
     const last = Math.min(shown.length, first + PAGE_ROWS - 1);
-    const of = shown.length === rows.length ? "" : ` (of ${number.format(rows.length)})`;
-    byId("shown").textContent = `${number.format(shown.length)} ${shown.length === 1 ? "row" : "rows"}${of}`;
-    byId("place").textContent = `${number.format(first)} – ${number.format(last)} of ${number.format(shown.length)}`;
+    const count = number.format(shown.length);
+    const told = shown.length === 1 ? _("{n} row", { n: count }) : _("{n} rows", { n: count });
+    const isAll = shown.length === rows.length;
+    byId("shown").textContent = isAll ? told : _("{rows} (of {all})", { rows: told, all: number.format(rows.length) });
+    byId("place").textContent = _("{first} – {last} of {all}", {
+      first: number.format(first), last: number.format(last), all: count,
+    });
     byId("pager").hidden = pages === 1;
     byId("before").disabled = page === 0;
     byId("after").disabled = page === pages - 1;
@@ -197,7 +209,7 @@
     const counts = counted(REASON, of);
     if (!counts.some(([reason]) => reason === wish.reason)) wish.reason = "";
     const select = byId("reason");
-    const all = element("option", "", `All (${number.format(of.length)})`);
+    const all = element("option", "", _("All ({n})", { n: number.format(of.length) }));
     all.value = "";
     select.replaceChildren(all);
     for (const [reason, count] of counts) {
@@ -216,7 +228,7 @@
       button.type = "button";
       button.dataset.outcome = outcome;
       button.setAttribute("aria-pressed", "false");
-      button.append(element("span", `dot ${words.tones[outcome] || "person"}`), visible(plain(outcome).slice(0, 40) || "(none)"));
+      button.append(element("span", `dot ${words.tones[outcome] || "person"}`), visible((words.outcomes[outcome] || plain(outcome)).slice(0, 40) || _("(none)")));
       button.append(element("span", "count", number.format(count)));
       button.addEventListener("click", () => {
         if (!wish.outcomes.delete(outcome)) wish.outcomes.add(outcome);
@@ -249,7 +261,7 @@
     }
     const more = element("th", "c-more");
     more.setAttribute("role", "columnheader");
-    more.append(element("span", "unseen", "All cells"));
+    more.append(element("span", "unseen", _("All cells")));
     tr.append(more);
     byId("table").tHead.append(tr);
   }

@@ -6,33 +6,39 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from importlib.resources import files
 from itertools import islice
 from string import Template
 
+from batchupload.changes import Change
+from batchupload.language import LANGUAGES, N_, _, several, spoken, together
 from batchupload.model import Outcome
+from batchupload.page.causes import causes, changed
 from batchupload.page.charts import Chart, charts, draw, stretch
 from batchupload.page.embed import chunks, safe_json
 from batchupload.page.facts import Facts, Told, tone
 from batchupload.page.rows import ReportRow
+from batchupload.page.text import cut as _cut
+from batchupload.page.text import text as _text
 from batchupload.reasons import Reason
-from batchupload.summary import NEXT_STEP, duration, several, size
+from batchupload.summary import NEXT_STEP, called, duration, size
 
-MARK = '<!DOCTYPE html>\n<html lang="en" data-made-by="batchupload">\n'
-"""How every page begins, and nothing else: what begins otherwise is never written over."""
+MARKS = {
+    language: f'<!DOCTYPE html>\n<html lang="{name.replace("_", "-")}" data-made-by="batchupload">\n'
+    for language, name in LANGUAGES.items()
+}
+"""How every page begins, by its language, and nothing else: what begins otherwise is never written over."""
 MOST_ROWS = 200_000
 """Rows that a page holds; a browser takes about 1 kB of memory for each."""
 FEWEST_BINS = 4
 """Stretches below which a chart would show nothing but its own edges."""
-ORDER_LIMIT = 64
-"""Characters of an order number in a list; what is longer is none."""
 
 _ROWS_HERE = "<!-- rows -->"
-# What can't be seen, or turns the direction of what can; as in page.js.
-_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-SENTENCES = {reason.value: reason.sentence for reason in Reason}
-TONES = {"done": "needs nobody", "again": "needs another run", "person": "needs a person"}
+REASONS = {reason.value: reason for reason in Reason}
+TONES = {"done": N_("needs nobody"), "again": N_("needs another run"), "person": N_("needs a person")}
+TEXT_OF_TEMPLATE = re.compile(r"\{\{(.+?)\}\}")
+TEXT_OF_SCRIPT = re.compile(r"""\b_\("((?:[^"\\])+)\"""")
+"""Texts for people in `page.html` and `page.js`, which are translated with those of the code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,9 @@ class Heading:
     columns: tuple[str, ...]
     first: int
     """Place of `line`, the first column that all reports have."""
+    before: str = ""
+    """The file name of the report that it is compared with."""
+    change: Change | None = None
 
 
 def page(heading: Heading, facts: Facts, rows: Iterable[ReportRow]) -> Iterator[str]:
@@ -56,10 +65,15 @@ def page(heading: Heading, facts: Facts, rows: Iterable[ReportRow]) -> Iterator[
         "name": heading.name,
         "stem": stem,
         "rows": min(facts.left, MOST_ROWS),
-        "sentences": SENTENCES,
-        "steps": NEXT_STEP,
+        "sentences": {reason.value: reason.sentence for reason in Reason},
+        "again": [reason.value for reason in Reason if "run again" in reason.english],
+        "steps": {outcome.value: _(step) for outcome, step in NEXT_STEP.items()},
+        "outcomes": {outcome.value: called(outcome) for outcome in Outcome},
+        "texts": {text: _(text) for text in TEXT_OF_SCRIPT.findall(script)},
+        "aside": Reason.QUARANTINED.value,
         "tones": {outcome.value: tone(outcome) for outcome in Outcome},
     }
+    template = TEXT_OF_TEMPLATE.sub(lambda found: _(found[1]).replace("$", "$$"), template)
     told = Template(template).substitute(
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'",
@@ -70,6 +84,8 @@ def page(heading: Heading, facts: Facts, rows: Iterable[ReportRow]) -> Iterator[
         figures=_figures(facts),
         share=_share(facts),
         outcomes="".join(_outcomes(facts)),
+        change=changed(heading.change, heading.before) if heading.change else "",
+        causes=causes(facts.groups),
         left=_left(facts),
         run=_run(facts),
         standing_out=_standing_out(facts),
@@ -77,8 +93,8 @@ def page(heading: Heading, facts: Facts, rows: Iterable[ReportRow]) -> Iterator[
         style=style,
         script=script,
     )
-    before, _, after = told.partition(_ROWS_HERE)
-    yield MARK + before
+    before, _here, after = told.partition(_ROWS_HERE)
+    yield MARKS[spoken()] + before
     if facts.left:
         left = (row.cells for row in rows if row.is_left)
         for chunk in chunks(islice(left, min(facts.left, MOST_ROWS)), len(heading.columns)):
@@ -92,11 +108,6 @@ def _part(name: str) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _text(text: str) -> str:
-    """Text as it may stand anywhere in HTML."""
-    return escape(_UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text))
 
 
 def _when(facts: Facts) -> str:
@@ -113,16 +124,16 @@ def _when(facts: Facts) -> str:
 
 def _figures(facts: Facts) -> str:
     """The few numbers that stand on top."""
-    shown = [(f"{facts.rows:,}", "rows")]
+    shown = [(f"{facts.rows:,}", _("rows"))]
     if facts.sent:
         shown += [
-            (f"{facts.sent:,}", "orders sent"),
-            (f"{facts.attempts:,}", "sends"),
-            (size(facts.bytes_sent), "sent"),
+            (f"{facts.sent:,}", _("orders sent")),
+            (f"{facts.attempts:,}", _("sends")),
+            (size(facts.bytes_sent), _("sent")),
         ]
     if facts.seconds:
-        shown += [(duration(facts.seconds), "first send to last answer")]
-        shown += [(f"{facts.sent / facts.seconds:,.1f}", "orders/s")]
+        shown += [(duration(facts.seconds), _("first send to last answer"))]
+        shown += [(f"{facts.sent / facts.seconds:,.1f}", _("orders/s"))]
     return "".join(f"<div><dd>{number}</dd><dt>{what}</dt></div>" for number, what in shown)
 
 
@@ -130,7 +141,7 @@ def _share(facts: Facts) -> str:
     """How many rows need nobody, another run, or a person, as one bar."""
     counts = dict.fromkeys(TONES, 0)
     for (outcome, reason), count in facts.counts.items():
-        counts["done" if reason == Reason.NOT_SENT else tone(outcome)] += count
+        counts["done" if reason == Reason.NOT_SENT else tone(outcome, reason)] += count
     if not facts.rows:
         return ""
     x, bars = 0.0, []
@@ -138,9 +149,9 @@ def _share(facts: Facts) -> str:
         width = 1000 * count / facts.rows
         bars.append(f'<rect class="{name}" x="{x:.1f}" y="0" width="{width:.1f}" height="10"/>')
         x += width
-    words = "; ".join(f"{count:,} {TONES[name]}" for name, count in counts.items())
+    words = "; ".join(f"{count:,} {_(TONES[name])}" for name, count in counts.items())
     legend = "".join(
-        f'<li><span class="dot {name}"></span>{TONES[name]} <b>{count:,}</b> <span class="soft">'
+        f'<li><span class="dot {name}"></span>{_(TONES[name])} <b>{count:,}</b> <span class="soft">'
         f"{_percent(count, facts.rows)}</span></li>"
         for name, count in counts.items()
     )
@@ -160,16 +171,17 @@ def _percent(count: int, of: int) -> str:
 
 def _outcomes(facts: Facts) -> Iterator[str]:
     outcomes = facts.outcomes
-    known = [outcome.value for outcome in Outcome]
+    known, nameless = [outcome.value for outcome in Outcome], _("(none)")
     for outcome in [*known, *sorted(set(outcomes) - set(known))]:
         if not outcomes[outcome]:
             continue
         reasons = sorted((-count, reason) for (of, reason), count in facts.counts.items() if of == outcome)
         only_checked = [reason for _, reason in reasons] == [Reason.NOT_SENT]
-        step = "" if only_checked else NEXT_STEP.get(Outcome(outcome), "") if outcome in known else "look at it"
+        told_below = [reason for _, reason in reasons] in ([Reason.NOT_SENT], [Reason.QUARANTINED])
+        step = "" if told_below else _(NEXT_STEP[Outcome(outcome)]) if outcome in known else _("look at it")
         yield (
             f'<tr class="outcome"><th scope="row"><span class="dot {"done" if only_checked else tone(outcome)}"></span>'
-            f"{_text(outcome) or '(none)'}</th>"
+            f"{_text(called(outcome)) or nameless}</th>"
             f'<td class="number">{outcomes[outcome]:,}</td><td>{f"→ {step}" if step else ""}</td></tr>'
         )
         for count, reason in reasons:
@@ -180,27 +192,32 @@ def _outcomes(facts: Facts) -> Iterator[str]:
 
 
 def _sentence(reason: str) -> str:
-    return SENTENCES.get(reason, "")
+    return REASONS[reason].sentence if reason in REASONS else ""
 
 
 def _left(facts: Facts) -> str:
     """What is said above the table of the rows that are left."""
     if not facts.left:
-        return "No row needs a person or another run."
-    told = f"{several(facts.left, 'row')} {'needs' if facts.left == 1 else 'need'} a person or another run."
-    if facts.left > MOST_ROWS:
-        told += f" The first {MOST_ROWS:,} of them are here; the report has all."
-    return told
+        return _("No row needs a person or another run.")
+    return together(
+        several(facts.left, "{n:,} row needs a person or another run.", "{n:,} rows need a person or another run."),
+        _("The first {most:,} of them are here; the report has all.", most=MOST_ROWS) if facts.left > MOST_ROWS else "",
+    )
 
 
 def _run(facts: Facts) -> str:
     if not facts.sent:
-        return "<p>Nothing was sent.</p>"
+        return _paragraph(_("Nothing was sent."))
     if len(facts.bins) < FEWEST_BINS:
-        return f"<p>The run was too short for charts: {duration(facts.seconds)}.</p>"
+        told = _("The run was too short for charts: {duration}.", duration=duration(facts.seconds))
+        return _paragraph(told)
     shown = charts(facts)
     figures = "".join(_figure(chart, facts) for chart in shown)
     return f'<div class="charts">{figures}</div>{_as_table(shown, facts)}'
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{text}</p>"
 
 
 def _figure(chart: Chart, facts: Facts) -> str:
@@ -226,9 +243,10 @@ def _as_table(shown: list[Chart], facts: Facts) -> str:
         values = [(chart, one.values[at]) for chart, one in series]
         cells = "".join(f"<td>{'' if value is None else chart.shown(value)}</td>" for chart, value in values)
         lines.append(f'<tr><th scope="row">{stretch(bin_, facts)}</th>{cells}</tr>')
+    title, span = _("The charts as a table"), _("From – to")
     return (
-        '<details><summary>The charts as a table</summary><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="The charts as a table"><table class="plain"><thead><tr><th scope="col">From – to</th>{head}</tr>'
+        f'<details><summary>{title}</summary><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{title}"><table class="plain"><thead><tr><th scope="col">{span}</th>{head}</tr>'
         f"</thead><tbody>{''.join(lines)}</tbody></table></div></details>"
     )
 
@@ -236,9 +254,10 @@ def _as_table(shown: list[Chart], facts: Facts) -> str:
 def _standing_out(facts: Facts) -> str:
     if not facts.sent:
         return ""
-    slowest = _list("Slowest orders", facts.slowest)
-    retried = _list("Most retried orders", facts.most_retried)
-    return f'<section class="pair" aria-label="Orders that stand out">{slowest}{retried}</section>'
+    slowest = _list(_("Slowest orders"), facts.slowest)
+    retried = _list(_("Most retried orders"), facts.most_retried)
+    title = _("Orders that stand out")
+    return f'<section class="pair" aria-label="{title}">{slowest}{retried}</section>'
 
 
 def _list(title: str, orders: Iterable[Told]) -> str:
@@ -246,17 +265,15 @@ def _list(title: str, orders: Iterable[Told]) -> str:
         f'<tr><td><bdi class="id">{_text(_cut(told.order_id))}</bdi></td>'
         f'<td class="number">{duration(told.seconds)}</td>'
         f'<td class="number">{told.attempts}</td>'
-        f'<td><span class="dot {tone(told.outcome)}"></span>{_text(_cut(told.outcome))}</td></tr>'
+        f'<td><span class="dot {tone(told.outcome)}"></span>{_text(_cut(called(told.outcome)))}</td></tr>'
         for told in orders
     )
     if not lines:
-        return f"<div><h2>{title}</h2><p>None: each order took one send.</p></div>"
+        nothing = _("None: each order took one send.")
+        return f"<div><h2>{title}</h2>{_paragraph(nothing)}</div>"
+    order, time, sends, outcome = _("Order"), _("Time"), _("Sends"), _("Outcome")
     return (
-        f'<div><h2>{title}</h2><table class="plain"><thead><tr><th scope="col">Order</th>'
-        '<th scope="col" class="number">Time</th><th scope="col" class="number">Sends</th><th scope="col">Outcome</th>'
-        f"</tr></thead><tbody>{lines}</tbody></table></div>"
+        f'<div><h2>{title}</h2><table class="plain"><thead><tr><th scope="col">{order}</th>'
+        f'<th scope="col" class="number">{time}</th><th scope="col" class="number">{sends}</th>'
+        f'<th scope="col">{outcome}</th></tr></thead><tbody>{lines}</tbody></table></div>'
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= ORDER_LIMIT else f"{text[: ORDER_LIMIT - 1]}…"

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
+from batchupload.language import _
+
 ROUND_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 SHORT = 20.0
 """Seconds below which a run is told in seconds since its start, and not by the clock."""
@@ -45,12 +47,12 @@ def times(began: float, ended: float, zone: tzinfo, most: int = 5) -> list[tuple
     span = max(ended - began, 1e-9)
     if span < SHORT:
         scale = linear(span)
-        return [(began + tick, f"{tick:g} s") for tick in scale.ticks if tick <= span]
+        return [(began + tick, _("{seconds:g} s", seconds=tick)) for tick in scale.ticks if tick <= span]
     step = next((s for s in ROUND_SECONDS if span / s <= most), None) or 86400 * math.ceil(span / most / 86400)
     offset = datetime.fromtimestamp(began, zone).utcoffset()
     shift = offset.total_seconds() if offset else 0.0
     first = math.ceil((began + shift) / step) * step - shift
-    form = "%H:%M:%S" if step < 60 else "%H:%M" if step < 86400 else "%d %b"
+    form = "%H:%M:%S" if step < 60 else "%H:%M" if step < 86400 else _("%d %b")
     places = [first + step * n for n in range(most + 1) if began <= first + step * n <= ended]
     return [(at, datetime.fromtimestamp(at, zone).strftime(form)) for at in places]
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
+from batchupload.language import _
 from batchupload.photos import PhotoError
 from batchupload.reasons import Reason
 from batchupload.shop_settings import PhotoSettings
@@ -28,19 +29,20 @@ class Objects:
 
     async def signed(self, address: str) -> str:
         """The address to fetch. Raises `PhotoError`."""
-        bucket, _, key = address[len("s3://") :].partition("/")
+        bucket, _slash, key = address[len("s3://") :].partition("/")
         if not bucket or not key:
-            raise PhotoError(Reason.PHOTO_ADDRESS_REFUSED, "an s3:// address is s3://BUCKET/KEY")
+            raise PhotoError(Reason.PHOTO_ADDRESS_REFUSED, _("an s3:// address is s3://BUCKET/KEY"))
         try:
             import obstore
             from obstore.exceptions import BaseError
         except ImportError:
-            raise PhotoError(Reason.PHOTO_ADDRESS_REFUSED, "s3:// needs: pip install 'batchupload[s3]'") from None
+            raise PhotoError(Reason.PHOTO_ADDRESS_REFUSED, _("s3:// needs: pip install 'batchupload[s3]'")) from None
         try:
             return await obstore.sign_async(self._store(bucket), "GET", key, VALID)
         except (BaseError, OSError, ValueError):
             raise PhotoError(
-                Reason.PHOTO_UNREADABLE, "not signed: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, see photos.s3_…"
+                Reason.PHOTO_UNREADABLE,
+                _("not signed: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, see photos.s3_…"),
             ) from None
 
     def _store(self, bucket: str) -> "S3Store":

@@ -7,6 +7,7 @@ from typing import Self
 
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from batchupload.language import _
 from batchupload.model import Fetched, Problem, is_address
 from batchupload.photos import PhotoError
 from batchupload.reasons import Reason
@@ -61,7 +62,10 @@ class Sources:
         except NotFetchedError as error:
             return Problem(Reason.PHOTO_NOT_FETCHED, f"{field}: {error}")
         except TimeoutError:
-            return Problem(Reason.PHOTO_NOT_FETCHED, f"{field}: not there after {self._seconds:g} s")
+            return Problem(
+                Reason.PHOTO_NOT_FETCHED,
+                _("{field}: not there after {seconds:g} s", field=field, seconds=self._seconds),
+            )
 
     async def _tried_again(self, address: str) -> bytes:
         retrying = AsyncRetrying(

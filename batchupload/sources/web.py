@@ -8,6 +8,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from batchupload import __version__
+from batchupload.language import _
 from batchupload.photos import PhotoError, too_large
 from batchupload.reasons import Reason
 from batchupload.settings import TimeoutSettings
@@ -47,23 +48,23 @@ class Web:
         """The photo's bytes. Raises `PhotoError` where another try is of no use, else `NotFetchedError`."""
         url = self._url(address)
         try:
-            for _ in range(REDIRECTS + 1):
+            for _hop in range(REDIRECTS + 1):
                 async with self._open().get(url, allow_redirects=False) as response:
                     if response.status not in _MOVED:
                         return await self._read(response)
                     target = url.join(URL(response.headers.get("Location", "")))
                     if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
-                        raise _refused("it redirects to another host")
+                        raise _refused(_("it redirects to another host"))
                     url = target
         except aiohttp.ClientConnectorCertificateError:
-            raise PhotoError(Reason.PHOTO_UNREADABLE, "the certificate of its host is not to be trusted") from None
+            raise PhotoError(Reason.PHOTO_UNREADABLE, _("the certificate of its host is not to be trusted")) from None
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, PrivateAddressError):
-                raise _refused("a host in a private network; see photos.allow_private_hosts") from None
-            raise NotFetchedError(f"no connection ({error.os_error.strerror or error.os_error})") from None
+                raise _refused(_("a host in a private network; see photos.allow_private_hosts")) from None
+            raise NotFetchedError(_("no connection ({why})", why=error.os_error.strerror or error.os_error)) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise NotFetchedError(f"the connection broke ({type(error).__name__})") from None
-        raise _refused("it redirects again and again")
+            raise NotFetchedError(_("the connection broke ({name})", name=type(error).__name__)) from None
+        raise _refused(_("it redirects again and again"))
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         status, limit = response.status, self._limit
@@ -72,10 +73,10 @@ class Web:
         if status in _TRANSIENT or status >= 500:
             raise NotFetchedError(f"HTTP {status}")
         if status != 200:
-            expired = ": the link may have expired" if status in {401, 403} else ""
+            expired = _(": the link may have expired") if status in {401, 403} else ""
             raise PhotoError(Reason.PHOTO_UNREADABLE, f"HTTP {status}{expired}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise PhotoError(Reason.PHOTO_UNREADABLE, "its host sends it compressed")
+            raise PhotoError(Reason.PHOTO_UNREADABLE, _("its host sends it compressed"))
         if (response.content_length or 0) > limit:
             raise too_large(response.content_length or 0, limit)
         content = bytearray()
@@ -93,16 +94,16 @@ class Web:
             # A signed address must go out as it is; one that people typed is put into form.
             url = URL(address, encoded=address.isascii() and " " not in address)
             host = url.host or ""
-            _ = url.port
+            _port = url.port
         except ValueError:
-            raise _refused("not a URL") from None
+            raise _refused(_("not a URL")) from None
         plain = url.scheme == "http" and self._private and host in LOOPBACK_HOSTS
         if not host or not (url.scheme == "https" or plain):
-            raise _refused("photos come by https:// or s3://")
+            raise _refused(_("photos come by https:// or s3://"))
         if url.user or url.password:
-            raise _refused("a user name in an address")
+            raise _refused(_("a user name in an address"))
         if not self._private and _is_private(host):
-            raise _refused("a host in a private network; see photos.allow_private_hosts")
+            raise _refused(_("a host in a private network; see photos.allow_private_hosts"))
         return url
 
     def _open(self) -> aiohttp.ClientSession:

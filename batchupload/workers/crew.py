@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -66,7 +67,7 @@ class Crew:
     @property
     def told(self) -> str:
         """The workers, with the orders that each has in hand, for a person."""
-        each = ", ".join(f"{hand.link.name} {hand.orders}" for hand in self._hands)
+        each = ", ".join(sorted(f"{hand.link.name} {hand.orders}" for hand in self._hands))
         return f"{len(self._hands)} workers: {each}" if each else "waiting for a worker to join"
 
     async def __aenter__(self) -> Self:
@@ -93,7 +94,7 @@ class Crew:
 
     async def look(self, several: Sequence[Wanted]) -> list[Found]:
         """See `Site`. Where a worker is lost another one looks: nothing was sent yet."""
-        for _ in range(LOOKS_AT_MOST):
+        for _look in range(LOOKS_AT_MOST):
             hand = await self._least_busy()
             if hand is None:
                 self._stop.ask(Reason.WORKERS_LOST)
@@ -127,7 +128,7 @@ class Crew:
         try:
             answer = await hand.ask(number, Send(number, key, order_id, limit, reuse))
             if isinstance(answer, Sent) and answer.attempt:
-                told = answer.attempt
+                told, hand.held = answer.attempt, answer.held
                 attempt = Attempt(started_at, began, told.seconds, told.uploading, told.bytes_sent, told.finding)
             else:  # it was never there
                 verdict = Verdict.RETRY
@@ -170,7 +171,11 @@ class Crew:
             if waited >= self._patience or await self._stop.sleep(LOOK_AGAIN):
                 return None
             waited += LOOK_AGAIN
-        return min(self._hands, key=attrgetter("orders"))
+        hand = min(self._hands, key=attrgetter("orders"))
+        # Behind the others: of those that have as little to do each gets its turn, and its share of the bandwidth.
+        self._hands.remove(hand)
+        self._hands.append(hand)
+        return hand
 
     async def _work_with(self, hand: Hand) -> None:
         try:
@@ -200,6 +205,8 @@ class Crew:
             await asyncio.sleep(SHARE_SECONDS)
 
     def _tell_shares(self) -> None:
+        if self._bandwidth and self._hands:
+            self._bandwidth.seconds_held = fmean(hand.held for hand in self._hands)
         shares = (self._bandwidth.rate if self._bandwidth else None), self._sharing
         if shares != self._shares:
             self._shares = shares

@@ -22,6 +22,8 @@ class Hand:
         """Set once it certainly sends no more."""
         self.orders = 0
         """Those that it looks at, holds or sends."""
+        self.held = 0.0
+        """Seconds for which its share of the bandwidth has held it up."""
         self._outbox: list[Ask] = []
         self._outgoing = asyncio.Event()
         self._asked: dict[int, asyncio.Future[Looked | Sent]] = {}

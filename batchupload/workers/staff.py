@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from batchupload import __version__
+from batchupload.language import _, spoken
 from batchupload.model import BatchuploadError, Row
 from batchupload.readers import Readers
 from batchupload.settings import NotifySettings, Settings
@@ -47,8 +48,8 @@ async def _begin(settings: Settings, readers: Readers, rows: Iterator[Row], *, s
     try:
         found = await readers.do(lambda: places(rows, root))
     except TimeoutError:
-        raise BatchuploadError("The photos could not be looked at in time. Check the disk, run again.") from None
+        raise BatchuploadError(_("The photos could not be looked at in time. Check the disk, run again.")) from None
     photos = settings.photos.model_copy(update={"root": root and root.absolute()})
     # Whom to tell how the run ended is nothing that a worker needs to know, and may be secret.
     theirs = settings.model_copy(update={"photos": photos, "notify": NotifySettings()})
-    return Begin(theirs, send, __version__, found)
+    return Begin(theirs, send, __version__, found, spoken())

@@ -39,6 +39,8 @@ class Begin:
     version: str
     places: tuple["Place", ...]
     """Where photos lie: it must be able to read there."""
+    language: str = "en"
+    """What it says to people is to be in this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ class Sent:
 
     number: int
     attempt: Attempt | None
+    held: float = 0.0
+    """Seconds for which the worker's share of the bandwidth has held up its uploads, since it began."""
 
 
 def _pickle_as_call(kind: type) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 
 from batchupload import __version__
 from batchupload.endpoint import Endpoint
+from batchupload.language import _, speak
 from batchupload.model import AwayPhotos, PhotoSet, Problem
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
@@ -59,6 +60,7 @@ class Worker:
         self._stop = Stop()
         self._held: dict[int, PhotoSet] = {}
         self._allotted = Allotted()
+        self._bandwidth = Throttle(self._allotted, self._loop.time, datetime.now, BYTES_CREDIT)
         self._lease = asyncio.timeout(LEASE_SECONDS)
         self._working = False
 
@@ -105,18 +107,20 @@ class Worker:
         begin = await self._asks.get()
         if not isinstance(begin, Begin):
             raise TypeError("A worker's first word must be Begin.")
+        speak(begin.language)  # what is wrong with a photo stands in the report
         settings = begin.settings
         problem = ""
         if begin.version != __version__:
-            problem = f"it has batchupload {__version__}, the run has {begin.version}"
+            problem = _("it has batchupload {its}, the run has {ours}", its=__version__, ours=begin.version)
         readers = stack.enter_context(Readers(settings.timeouts.photos))
         for place in begin.places:
             if not problem and not await _is_there(readers, place):
-                problem = f"it can't read the photos below {place.folder}: have them there as they are here"
+                problem = _(
+                    "it can't read the photos below {folder}: have them there as they are here", folder=place.folder
+                )
         endpoint = None
         if begin.send:
-            bandwidth = Throttle(self._allotted, self._loop.time, datetime.now, BYTES_CREDIT)
-            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, bandwidth))
+            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, self._bandwidth))
         site = await stack.enter_async_context(ThisProcess(settings, readers, endpoint, self._stop))
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._say(Ready(__version__, name, datetime.now(UTC).astimezone(), problem))
@@ -140,7 +144,7 @@ class Worker:
     async def _send(self, site: Site, ask: Send) -> None:
         photos = self._held.pop(ask.key, None)
         attempt = await site.send(ask.order_id, photos, ask.limit, reuse=ask.reuse) if photos else None
-        self._say(Sent(ask.number, attempt))
+        self._say(Sent(ask.number, attempt, self._bandwidth.seconds_held))
 
     def _say(self, answer: Answer) -> None:
         self._answers.append(answer)
