@@ -21,14 +21,14 @@ from batchupload.console import leave, say, screen_width, tell
 from batchupload.language import _, choose, speak
 from batchupload.logs import start_logging
 from batchupload.model import BatchuploadError
-from batchupload.options import JOB_OPTIONS, PROFILE, options_of, settings_from
+from batchupload.options import JOB_OPTIONS, PROFILE, QUARANTINE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
 
 EXIT_CODES = {
     0: "every row is uploaded, skipped or duplicate (check: can be sent; scan: every order whole)",
     1: "finished, but some row needs a person or another run",
     2: "wrong usage, config or manifest: nothing was sent",
-    3: "stopped early: endpoint down or refusing, its address wrong, or the deadline came",
+    3: "stopped early, before every row was tried: the summary says why",
     4: "another run holds the ledger: nothing was sent",
     5: "the ledger or the report can't be written: sending stopped",
     129: "stopped by SIGHUP (the terminal was closed), drained",
@@ -63,7 +63,8 @@ def cli() -> None:
 @click.option("--deadline", metavar="TIME", help="End by then: 06:00, or after 2h30m; the rest is deferred.")
 @click.option("--canary", type=int, metavar="N", help="End where the first N orders all go wrong alike [20]; 0: don't.")
 @click.option("--max-failures", metavar="N|P%", help="End when more than this goes wrong.")
-@click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded.")
+@QUARANTINE
+@click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded, or has set aside.")
 @click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")
 @click.option(
     "--notify", type=click.Choice(["trouble", "always", "never"]), help="When notify.urls are told of the end."
@@ -150,11 +151,12 @@ def demo(folder: Path | None, orders: int) -> None:
 
 @cli.command()
 @click.argument("report", type=click.Path(path_type=Path))
-def page(report: Path) -> None:
+@click.option("--before", type=click.Path(path_type=Path), metavar="REPORT", help="Say what changed since this report.")
+def page(report: Path, before: Path | None) -> None:
     """Make the page of REPORT, an HTML file beside it; one that is there already is made anew."""
     from batchupload.page.make import make_page
 
-    say(_("Page: {page}", page=make_page(report)))
+    say(_("Page: {page}", page=make_page(report, before=before)))
 
 
 _LEDGER_OPTIONS = options_of(
@@ -188,7 +190,7 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
     from batchupload import history as past
 
     with past.read_ledger(_ledger_path(config, profile)) as ledger:
-        run = ledger.run(int(what)) if what.isascii() and what.isdigit() and len(what) < 10 else None
+        run = ledger.run(int(what), groups=True) if what.isascii() and what.isdigit() and len(what) < 10 else None
         order = what if ledger.outcomes(what) else ledger.order_of(what) or what
         attempts, outcomes = ledger.attempts(order), ledger.outcomes(order)
         lines = [
@@ -263,6 +265,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         wish = Wish(
             paths, send, options["only"] or frozenset(), options["limit"], options["report"],
             options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
+            given.standing,
         )  # fmt: skip
         planned = plan(wish, settings)
         # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.

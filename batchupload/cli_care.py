@@ -1,4 +1,4 @@
-"""Commands that take care of an installation: purge, doctor, completion. Heavy modules load inside the command."""
+"""Commands that take care of an installation: purge, release, doctor, completion. Heavy modules load inside them."""
 
 import sys
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import click
 from batchupload.console import say
 from batchupload.language import _
 from batchupload.model import BatchuploadError
-from batchupload.options import CONFIG, PROFILE, config_file, settings_from
+from batchupload.options import CONFIG, PROFILE, QUARANTINE, config_file, settings_from
 
 if TYPE_CHECKING:
     from batchupload.settings import Settings
@@ -54,6 +54,46 @@ def purge(config: Path | None, profile: str | None, age: str, dry_run: bool, yes
     purged = old.purge(path, wanted)
     say(told(purged, wanted))
     return 1 if purged.left else 0
+
+
+@click.command(short_help="List what was set aside, or have it sent again.")
+@click.argument("orders", nargs=-1, metavar="[ORDER]...")
+@CONFIG
+@PROFILE
+@QUARANTINE
+@click.option("--all", "everything", is_flag=True, help="Release all that is set aside.")
+@click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
+def release(
+    orders: tuple[str, ...],
+    config: Path | None,
+    profile: str | None,
+    quarantine_after: int | None,
+    everything: bool,
+    as_json: bool,
+) -> int:
+    """List the orders that failed night after night and are set aside; or release ORDER: the next run sends it again,
+    and its nights are counted anew.
+
+    \b
+    Exit codes: 0 done, 1 some ORDER has no failed night, 4 a run holds the ledger, 5 the ledger can't be used.
+    """
+    from batchupload import release_told
+    from batchupload.release import release as release_them
+    from batchupload.release import set_aside
+
+    if orders and everything:
+        raise BatchuploadError(_("name the orders, or give --all, not both."))
+    options = {"config": config, "profile": profile, "quarantine_after": quarantine_after}
+    given = settings_from(options, send=False)
+    path, most = given.settings.ledger.path, given.settings.retry.quarantine_after
+    if not (orders or everything):
+        found = set_aside(path, most)
+        say(release_told.as_json(found) if as_json else release_told.listed(found, most, given.standing))
+        return 0
+    found = release_them(path, orders or None, most)
+    unknown = sorted(set(orders) - {one.order_id for one in found})
+    say(release_told.as_json(found) if as_json else release_told.released(found, unknown))
+    return 1 if unknown else 0
 
 
 @click.command(short_help="Look at config, disks, limits and the way to the endpoint; send nothing.")
@@ -115,4 +155,4 @@ def _settings_or_mistake(options: Mapping[str, Any], *, send: bool) -> "tuple[Se
         return None, " ".join(str(error).splitlines())
 
 
-COMMANDS = (purge, doctor, completion)
+COMMANDS = (purge, release, doctor, completion)

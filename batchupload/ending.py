@@ -1,9 +1,10 @@
 """What became of an order → its ending: the one place where an outcome is decided. Pure."""
 
+import shlex
 from datetime import datetime
 
 from batchupload.language import _
-from batchupload.model import Attempt, Ending, Note, NoteKind, Order, Outcome, Problem, Row, Verdict
+from batchupload.model import Attempt, Ending, Note, NoteKind, Order, Outcome, Problem, Row, Streak, Verdict
 from batchupload.reasons import Reason
 from batchupload.survey import Relation
 
@@ -30,6 +31,20 @@ def already_uploaded(order: Order) -> Ending:
         Reason.ALREADY_UPLOADED,
         _("run {run}", run=order.standing.uploaded_run),
     )
+
+
+def set_aside(order: Order, streak: Streak) -> Ending:
+    """The ending of an order that failed with these photos night after night, and is not sent until it is released.
+
+    One that an earlier run may have got through stays `unknown`.
+    """
+    last = f"{streak.reason}: {streak.message}" if streak.message else streak.reason
+    released = shlex.join(("batchupload", "release", order.row.order_id))
+    detail = _(
+        "failed on {nights} nights running, {first} to {last}, last with {reason}; to send it again: {command}",
+        nights=streak.nights, first=streak.first, last=streak.last, reason=last, command=released,
+    )  # fmt: skip
+    return not_tried_again(order, 0.0, Reason.QUARANTINED, detail)
 
 
 def good(order: Order) -> Ending:

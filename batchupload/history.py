@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from batchupload.cells import pad, width
+from batchupload.failures import Group
 from batchupload.language import N_, _
 from batchupload.ledger_file import connect, distrusted, existing, failed, is_held
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
 from batchupload.row_log import read_row_id, row_id
+from batchupload.since import Since, failed_in, grouped, since
 from batchupload.summary import NEXT_STEP, called, duration, size
 
 STATES = {"ended": N_("ended"), "under way": N_("under way"), "died": N_("died")}
@@ -38,6 +40,10 @@ class PastRun:
     report: str
     exit_code: int | None
     counts: Counts
+    since: Since | None
+    """None where there is none to compare with, or it has not come to its end."""
+    groups: Sequence[Group] | None = None
+    """What failed, the largest group first; None where that was not asked for."""
 
     @property
     def rows(self) -> int:
@@ -61,7 +67,8 @@ class PastRun:
             for outcome, reasons in self.counts.items()
         )
         nothing = _("no rows") if self.manifests else _("purged")
-        return f"{self.run:>4}  {_clock(self.started_at)}  {pad(took, 22)}  {counts or nothing}"
+        since = f"; {self.since.line()}" if self.since else ""
+        return f"{self.run:>4}  {_clock(self.started_at)}  {pad(took, 22)}  {counts or nothing}{since}"
 
     def text(self) -> str:
         """All of it."""
@@ -83,6 +90,10 @@ class PastRun:
             room = max(10, width(called(outcome)) + 1)
             lines.append(f"  {pad(called(outcome), room)}{sum(reasons.values()):>9,}{f'   → {step}' if step else ''}")
             lines += [f"    {count:>7,}  {reason}" for reason, count in reasons.items()]
+        if self.since:
+            lines += ["", *self.since.lines()]
+        if self.groups:
+            lines += ["", _("  What failed, by reason and message"), *grouped(self.groups)]
         return "\n".join(lines)
 
 
@@ -192,8 +203,8 @@ class History:
         ids = self._database.execute("SELECT id FROM runs ORDER BY id DESC LIMIT ?", (newest,)).fetchall()
         return [run for (number,) in reversed(ids) if (run := self.run(number))]
 
-    def run(self, number: int) -> PastRun | None:
-        """The run of this number, if there is one."""
+    def run(self, number: int, *, groups: bool = False) -> PastRun | None:
+        """The run of this number, if there is one; `groups` with what failed by reason and message."""
         found = self._database.execute(
             "SELECT id, started_at, ended_at, pid, endpoint, manifests, report, summary, "
             "id = (SELECT max(id) FROM runs) FROM runs WHERE id = ?",
@@ -211,7 +222,9 @@ class History:
         exit_code = json.loads(summary)["exit_code"] if summary else None
         inner = {outcome.value: counts[outcome] for outcome in Outcome if outcome in counts}
         return PastRun(
-            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner
+            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner,
+            since(self._database, run, manifests) if ended_at and inner else None,
+            failed_in(self._database, run) if groups else None,
         )  # fmt: skip
 
     def last(self) -> LastRun | None:

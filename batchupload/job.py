@@ -78,6 +78,8 @@ class Wish:
     """Options to repeat in the command that goes on from here."""
     reading: tuple[str, ...] = ()
     """Options that say how the manifests are to be read."""
+    standing: tuple[str, ...] = ()
+    """Options that say which orders are set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             stop.signal,
             _incomplete(total - tally.rows) if stop.impatient else str(pipeline.broken or "") or _changed(plan),
             _again(wish, settings, path, manifests, whole=tally.rows >= total or not stop.impatient),
+            ("batchupload", "release", *wish.standing),
             ledger.run if ledger else None,
             records.died,
             what_bounded(
@@ -187,7 +190,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         remark("not_in_report", text.rstrip())
     if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:
         hurried = stop.cause is Reason.DEADLINE or stop.signal is not None
-        summary = replace(summary, page=await page_beside(path, hurried=hurried))
+        summary = replace(summary, page=await page_beside(path, records.before, hurried=hurried))
     run_log.ended(summary)
     return summary
 
@@ -201,6 +204,8 @@ class _Records:
     report: Report
     died: str
     """What is to be said of the run before, where that did not come to its end."""
+    before: Path | None
+    """The report that this one is to be compared with."""
 
 
 @asynccontextmanager
@@ -212,6 +217,7 @@ async def _records(
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(open_ledger(settings.ledger.path)) if wish.send else None
         dead = ledger.last_run() if ledger else None
+        before = ledger.report_before(manifests, path) if ledger else None
         replaces = dead is not None and dead.was(manifests, path)
         may_begin(path, again=replaces)
         if ledger:
@@ -229,7 +235,7 @@ async def _records(
             if ledger:
                 await ledger.drop_run()
             raise
-        yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "")
+        yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "", before)
 
 
 def _deadline(

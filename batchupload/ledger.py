@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
@@ -19,6 +19,7 @@ from batchupload import __version__
 from batchupload.language import _
 from batchupload.ledger_file import LedgerError, distrusted, failed, hold, watched
 from batchupload.model import Attempt, Ending, Loaded, Standing, Verdict
+from batchupload.nights import LastSend, Night, night, streak
 
 COMMIT_SECONDS = 60.0
 """The longest a commit may take; a disk that takes longer is given up."""
@@ -26,6 +27,11 @@ BEGIN = "INSERT INTO attempts (order_id, run, number, photos, started_at) VALUES
 ENDED = "REPLACE INTO attempts VALUES"
 TAKE_BACK = "DELETE FROM attempts WHERE order_id = ? AND run = ? AND number = ?"
 OUTCOME = "INSERT INTO outcomes VALUES"
+BEFORE = (
+    "SELECT id, report, manifests = :manifests FROM runs WHERE id < :run AND ended_at IS NOT NULL "
+    "AND manifests <> '[]' ORDER BY 3 DESC, 1 DESC LIMIT 1"
+)
+"""The run that one is compared with: the last before it over the same manifests, else the last; of those that ended."""
 ROWS_AT_ONCE = 64
 """Rows of one statement. Between two statements the thread must get the interpreter back from a busy event loop, which
 may take 5 ms (`sys.getswitchinterval`); so one for each row would be slow."""
@@ -78,6 +84,7 @@ class Ledger:
         self.run: int = database.execute("SELECT coalesce(max(id), 0) + 1 FROM runs").fetchone()[0]
         self._endpoint = ""
         self._manifests: dict[Path, int] = {}
+        self._nights: Mapping[int, Night] = {}
 
     def last_run(self) -> DeadRun | None:
         """The newest run, if it has no end. Raises `LedgerError`."""
@@ -107,13 +114,24 @@ class Ledger:
             return None, None  # what is wrong with the ledger is found out, and said, where it is written
         return found[0], found[1]
 
+    def report_before(self, manifests: Sequence[Path], report: Path) -> Path | None:
+        """The report of the run that one over these manifests is compared with; None where there is none, or where
+        `report` takes its place. Raises `LedgerError`."""
+        asked = {"run": self.run, "manifests": _named(manifests)}
+        try:
+            found = self._database.execute(BEFORE, asked).fetchone()
+        except sqlite3.Error as error:
+            raise failed(self.path, error) from None
+        return Path(found[1]) if found and Path(found[1]) != _absolute(report) else None
+
     async def start_run(self, started_at: datetime, endpoint: str, manifests: Sequence[Path], report: Path) -> None:
         """Put the run on record. Raises `LedgerError`."""
         self._endpoint = endpoint
+        self._nights = await self._do(self._read, read_nights, endpoint)
         self._manifests = {path: place for place, path in enumerate(manifests)}
         row = (
             self.run, started_at.isoformat(timespec="milliseconds"), os.getpid(), __version__, endpoint,
-            json.dumps([str(_absolute(path)) for path in manifests], ensure_ascii=False), str(_absolute(report)),
+            _named(manifests), str(_absolute(report)),
         )  # fmt: skip
         insert = "INSERT INTO runs (id, started_at, pid, version, endpoint, manifests, report) VALUES (?,?,?,?,?,?,?)"
         await self._durably([(insert, row)])
@@ -129,8 +147,11 @@ class Ledger:
 
     async def standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
         """What earlier runs left of these orders; those never tried are not in it. Raises `LedgerError`."""
+        return await self._do(self._read, self._standings, json.dumps(order_ids))
+
+    def _read(self, question: Callable[[sqlite3.Connection, str], T], asked: str) -> T:
         try:
-            return await self._do(self._standings, order_ids)
+            return question(self._database, asked)
         except sqlite3.Error as error:
             raise LedgerError(
                 _("{path}: the ledger can't be read any more ({error}). Check the disk.", path=self.path, error=error)
@@ -138,16 +159,25 @@ class Ledger:
         except (ValueError, TypeError) as error:
             raise distrusted(self.path, _("an attempt in it is damaged: {error}", error=error)) from None
 
-    def _standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
+    def _standings(self, database: sqlite3.Connection, order_ids: str) -> Mapping[str, Standing]:
         found: dict[str, Standing] = {}
-        for order_id, run, photos, verdict in self._database.execute(
-            "SELECT order_id, run, photos, verdict FROM attempts "
+        last: dict[str, dict[int, LastSend]] = {}
+        for order_id, run, photos, word, reason, message in database.execute(
+            "SELECT order_id, run, photos, verdict, reason, message FROM attempts "
             "WHERE order_id IN (SELECT value FROM json_each(?)) "
             "AND run IN (SELECT id FROM runs WHERE endpoint = ?) AND run < ? ORDER BY order_id, run, number",
-            (json.dumps(order_ids), self._endpoint, self.run),
+            (order_ids, self._endpoint, self.run),
         ):
-            standing = found.get(order_id, Standing())
-            found[order_id] = standing.after(Verdict(verdict or Verdict.AMBIGUOUS), photos, run)
+            verdict = Verdict(word or Verdict.AMBIGUOUS)
+            found[order_id] = found.get(order_id, Standing()).after(verdict, photos, run)
+            if verdict is Verdict.ACCEPTED:
+                last.pop(order_id, None)
+            else:
+                last.setdefault(order_id, {})[run] = LastSend(run, photos, verdict, reason or "", message or "")
+        released = read_released(database, last) if last else {}
+        for order_id, sends in last.items():
+            nights = streak(sends.values(), self._nights, released.get(order_id, 0))
+            found[order_id] = replace(found[order_id], streak=nights)
         return found
 
     async def begin(self, several: Iterable[Loaded]) -> None:
@@ -266,6 +296,34 @@ def open_ledger(path: Path) -> Generator[Ledger, None, None]:
             yield ledger
         finally:
             ledger.close()
+
+
+def read_nights(database: sqlite3.Connection, endpoint: str) -> Mapping[int, Night]:
+    """The runs against `endpoint`, as far as they count against orders; what is purged counts no more."""
+    return {
+        run: night(date, ended=bool(ended), stopped=stopped, answered=bool(answered))
+        for run, date, ended, stopped, answered in database.execute(
+            "SELECT id, substr(started_at, 1, 10), ended_at IS NOT NULL AND manifests <> '[]' AND json_valid(summary), "
+            "CASE WHEN json_valid(summary) THEN json_extract(summary, '$.stopped') END, CASE WHEN json_valid(summary) "
+            "THEN json_extract(summary, '$.outcomes.uploaded') > 0 OR json_extract(summary, '$.outcomes.rejected') > 0 "
+            "END FROM runs WHERE endpoint = ?",
+            (endpoint,),
+        )
+    }
+
+
+def read_released(database: sqlite3.Connection, order_ids: Iterable[str]) -> Mapping[str, int]:
+    """Those of the orders that a person released, and the run up to which their nights don't count."""
+    found = database.execute(
+        "SELECT order_id, run FROM released WHERE order_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(order_ids)),),
+    )
+    return dict(found.fetchall())
+
+
+def _named(manifests: Iterable[Path]) -> str:
+    """Manifests as a run has them on record."""
+    return json.dumps([str(_absolute(path)) for path in manifests], ensure_ascii=False)
 
 
 def _absolute(path: Path) -> Path:

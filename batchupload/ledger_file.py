@@ -61,6 +61,13 @@ CREATE TABLE outcomes (
   PRIMARY KEY (run, manifest, line)
 ) WITHOUT ROWID;
 """,
+    """
+CREATE TABLE released (
+  order_id TEXT PRIMARY KEY,
+  run INTEGER NOT NULL,      -- the nights up to this run count no more against the order
+  released_at TEXT NOT NULL
+) WITHOUT ROWID;
+""",
 )
 """Each brings the schema from the version that is its place to the next; none is ever changed."""
 

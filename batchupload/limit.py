@@ -30,7 +30,9 @@ class ConcurrencyLimit:
         self._doubling = True
         self._times = BestTimes()
         self._round: list[float] = []
-        self._round_began = now()
+        self._round_began = self._lowered = now()
+        self._most = 0
+        """Sends under way in this round, at the most."""
         self._renewed = now()
         self._renewing = False
         self.why = _("as set") if lowest == highest else _("finding out")
@@ -47,10 +49,11 @@ class ConcurrencyLimit:
         limit = max(self._limit / 2, self._lowest) if self._renewing else self._limit
         return int(limit)
 
-    def answered(self, began: float, seconds: float, size: int) -> None:
-        """An answer came, `seconds` after the send of `size` bytes `began`."""
+    def answered(self, began: float, seconds: float, size: int, under_way: int) -> None:
+        """An answer came, `seconds` after the send of `size` bytes `began`; so many were under way until then."""
         if began < self._round_began or self._lowest == self._highest:
             return  # sent under another limit, or there is nothing to find out
+        self._most = max(self._most, under_way)
         self._round.append(self._times.share_of_best(seconds, size))
         if len(self._round) < max(self.value, 3):
             return
@@ -65,9 +68,10 @@ class ConcurrencyLimit:
         self._begin_round()
 
     def overloaded(self, began: float) -> None:
-        """The endpoint asked for less, or did not answer in time; the sends of one round count once."""
-        if began < self._round_began or self._lowest == self._highest:
+        """The endpoint asked for less, or did not answer in time; what was sent before the last such does not count."""
+        if began < self._lowered or self._lowest == self._highest:
             return
+        self._lowered = self._now()
         self._limit = max(self._limit * OVERLOADED, self._lowest)
         self._doubling = False
         self.why = _("the endpoint is overloaded")
@@ -81,6 +85,8 @@ class ConcurrencyLimit:
             self._limit = max(min(self._limit * share + 1, self._limit - 1), self._lowest)
             self._doubling = False
             self.why = _("more would only queue at the endpoint")
+        elif queued < few and self._most < self.value:
+            self.why = _("no more were ready to go")  # what more would do is not known
         elif queued < few:
             step = self._limit if self._doubling else 1 + 0.02 * self._limit
             self._limit = min(self._limit + step, self._highest)
@@ -91,6 +97,7 @@ class ConcurrencyLimit:
 
     def _begin_round(self) -> None:
         self._round.clear()
+        self._most = 0
         self._round_began = self._now()
 
 

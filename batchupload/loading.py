@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from batchupload.ending import already_uploaded, good, not_tried_again, unusable
+from batchupload.ending import already_uploaded, good, not_tried_again, set_aside, unusable
 from batchupload.language import _
 from batchupload.logs import event
 from batchupload.model import AwayPhotos, Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class Loading:
     """Has photos read and checked at `site`.
 
-    Without `send` that is all; with `force` also those go on that were uploaded before.
+    Without `send` that is all; with `force` also those go on that were uploaded before or are set aside.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Loading:
         self._force = force
         self._set_size = BYTES_AT_ONCE
         self._sightings = Sightings(rows) if settings.photos.warn else None
+        self._quarantine_after = settings.retry.quarantine_after
 
     def at_once(self, concurrency: int) -> int:
         """Orders to take at a time: no more than sends that may be under way, nor more than memory is well spent on."""
@@ -100,11 +101,24 @@ class Loading:
             return unusable(order, self._elapsed(order), found)
         if not order.attempts:
             order = replace(order, notes=(*found.notes, *self._seen_elsewhere(order, found)))
-        known = not order.attempts and found.digest == order.standing.uploaded and not self._force
-        if known or not self._send:
+        ending = self._unsent(order, found.digest)
+        if ending:
             self._site.drop(found)
-            return already_uploaded(order) if self._send else good(order)
-        return Loaded(order, found)
+        return ending or Loaded(order, found)
+
+    def _unsent(self, order: Order, digest: bytes) -> Ending | None:
+        """The ending of an order whose photos are good, but not to be sent."""
+        if not self._send:
+            return good(order)
+        if order.attempts or self._force:
+            return None
+        if digest == order.standing.uploaded:
+            return already_uploaded(order)
+        streak, most = order.standing.streak, self._quarantine_after
+        # Other photos than those of the nights that it failed on are a new beginning.
+        if streak and 0 < most <= streak.nights and streak.photos == digest:
+            return set_aside(order, streak)
+        return None
 
     def _seen_elsewhere(self, order: Order, found: PhotoSet | AwayPhotos) -> Sequence[Note]:
         """Warnings of photos that an order before this one had."""

@@ -221,6 +221,21 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Streak:
+    """Nights running on which an order failed with the same photos."""
+
+    photos: bytes
+    """Digest of these."""
+    nights: int
+    first: str
+    """Date of the first of them, `2026-11-24`."""
+    last: str
+    reason: str
+    """Of the last night, as is the message."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What earlier runs left of an order at the endpoint."""
 
@@ -229,6 +244,8 @@ class Standing:
     uploaded_run: int | None = None
     doubtful_run: int | None = None
     """The run whose attempt may have been accepted without our knowing, where no accepted one came since."""
+    streak: Streak | None = None
+    """The nights that it failed on, up to now; `after` leaves that alone."""
 
     def after(self, verdict: Verdict, digest: bytes, run: int) -> "Standing":
         """The standing after one more attempt with the photos of `digest`.

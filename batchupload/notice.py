@@ -6,6 +6,7 @@ from typing import Literal
 
 from batchupload.language import _, several
 from batchupload.model import DONE, Outcome
+from batchupload.reasons import Reason
 from batchupload.sheet import plain
 from batchupload.summary import NEXT_STEP, Summary, duration, size
 
@@ -63,7 +64,11 @@ def of_run(summary: Summary, name: str, orders: Sequence[str] = ()) -> Notice:
     took.append(f"Exit code {summary.exit_code}" + (f", run {summary.run}." if summary.run else "."))
     records = [f"Report: {summary.report.name}"]
     records += [f"Page: {summary.page.name}"] if summary.page else []
-    records += [f"Next: {_outward(summary.again)}"] if summary.next_command else []
+    records += (
+        [f"Next: {_outward(summary.release if summary.only_set_aside else summary.again)}"]
+        if summary.next_command
+        else []
+    )
     parts = (outcomes, reasons, took, records, orders)
     body = "\n\n".join("\n".join(part) for part in parts if part)
     title = f"batchupload, {name}: {replace(summary, seen='').verdict()}"
@@ -87,7 +92,7 @@ def of_test(name: str) -> Notice:
 
 def needs_a_person(summary: Summary) -> bool:
     """Whether there is an order to be named."""
-    return any(summary.tally.outcomes[outcome] for outcome in NEED_A_PERSON)
+    return any(summary.tally.outcomes[outcome] for outcome in NEED_A_PERSON) or summary.tally.set_aside > 0
 
 
 def orders_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Sequence[str]:
@@ -97,7 +102,7 @@ def orders_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Sequence[str]
 
 def _lines_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Iterator[str]:
     for row in rows:
-        if row.get("outcome") in NEED_A_PERSON:
+        if row.get("outcome") in NEED_A_PERSON or row.get("reason") == Reason.QUARANTINED:
             order = plain(row.get("order_id") or "")[:64]
             said = plain(row.get("message") or "")[:60]
             shown = f"…{order[-4:]}" if mask else order or "(no order number)"

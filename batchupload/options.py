@@ -33,6 +33,7 @@ SETTING_OF = {
     "deadline": "pace.deadline",
     "canary": "pace.canary",
     "max_failures": "pace.max_failures",
+    "quarantine_after": "retry.quarantine_after",
     "pattern": "scan.patterns",
     "log_format": "log.format",
     "notify": "notify.when",
@@ -40,6 +41,8 @@ SETTING_OF = {
 }
 OF_THESE_MANIFESTS = frozenset({"encoding", "delimiter", "sheet"})
 """Options that say how manifests are to be read; a report needs none of them."""
+SETS_ASIDE = frozenset({"quarantine_after"})
+"""Options that say which orders are set aside."""
 NOT_REPEATED = frozenset({"deadline", "canary", "max_failures", "pattern", "log_format"})
 """Options that a command which goes on from here doesn't need."""
 
@@ -53,6 +56,8 @@ class Given:
     """Options to repeat in a command that goes on from here."""
     reading: tuple[str, ...]
     """Those that say how these manifests are to be read."""
+    standing: tuple[str, ...]
+    """Those that say which orders are set aside."""
 
 
 class Delimiter(click.ParamType[str]):
@@ -103,6 +108,10 @@ CONFIG = click.option(
 )
 PROFILE = click.option("--profile", metavar="NAME", help="Shop of the config's profiles.")
 
+QUARANTINE = click.option(
+    "--quarantine-after", type=int, metavar="N", help="Set aside what failed on N nights running [7]; 0: don't."
+)
+
 JOB_OPTIONS = options_of(
     click.argument("manifests", nargs=-1, type=click.Path(path_type=Path)),
     CONFIG,
@@ -143,6 +152,7 @@ def settings_from(options: Mapping[str, Any], *, send: bool) -> Given:
     profile = options.get("profile") or os.environ.get("BATCHUPLOAD_PROFILE")
     again = ["--config", str(options["config"])] if options["config"] else []
     again += ["--profile", options["profile"]] if options.get("profile") else []
+    standing = [*again]
     reading: list[str] = []
     settings: dict[str, Option] = {}
     for name, setting in SETTING_OF.items():
@@ -153,5 +163,8 @@ def settings_from(options: Mapping[str, Any], *, send: bool) -> Given:
                 reading += [option, str(value)]
             elif name not in NOT_REPEATED:
                 again += [option, str(value)]
+            if name in SETS_ASIDE:
+                standing += [option, str(value)]
     file = config_file(options["config"])
-    return Given(load(file, os.environ, settings, send=send, profile=profile), tuple(again), tuple(reading))
+    loaded = load(file, os.environ, settings, send=send, profile=profile)
+    return Given(loaded, tuple(again), tuple(reading), tuple(standing))

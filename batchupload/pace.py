@@ -194,7 +194,7 @@ class Pace:
             self._answered = True
             self._failures = self._misaddressed = 0
             self._probe_wait = PROBE_FIRST
-            self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent)
+            self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent, self._under_way)
         elif finding.verdict is Verdict.MISADDRESSED:
             self._learn_of_wrong_address(finding)
         elif finding.reason not in {Reason.CONNECTION_STALE, Reason.WORKER_LOST}:  # which say nothing of the endpoint

@@ -28,6 +28,7 @@ SOME_OUTCOMES = (
     "DELETE FROM outcomes WHERE (run, manifest, line) IN "
     "(SELECT run, manifest, line FROM outcomes WHERE run <= ? LIMIT ?)"
 )
+RELEASED = "DELETE FROM released WHERE run <= ?"
 BARE = "UPDATE attempts SET code = NULL, message = NULL WHERE order_id = ? AND run = ? AND number = ?"
 
 Key = tuple[str, int, int]
@@ -152,6 +153,7 @@ def _purge(path: Path, database: sqlite3.Connection, wanted: Wanted) -> Purged:
     if not wanted.pretend:
         while database.execute(SOME_OUTCOMES, (last, STEP)).rowcount:
             pass
+        database.execute(RELEASED, (last,))
         _purge_runs(database, last, bearing, stuck)
         _compact(path, database)
     return replace(

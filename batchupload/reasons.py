@@ -152,13 +152,20 @@ class Reason(Explained):
     CANARY = "canary", "The run ended early because its first orders nearly all met the same (pace.canary)."
     MAX_FAILURES = "max_failures", "The run ended early because more went wrong than pace.max_failures allows."
     DEADLINE = "deadline", "The run ended early because its deadline came: run again."
-    WORKERS_LOST = "workers_lost", "The run ended early because no worker was left: see the cluster, run again."
+    WORKERS_LOST = (
+        "workers_lost",
+        "The run ended early because no worker was left: see the cluster, or this machine's memory, and run again.",
+    )
     LEDGER_LOST = "ledger_lost", "The run ended early because its ledger could no longer be written: see the disk."
     REPORT_LOST = "report_lost", "The run ended early because its report could no longer be written."
     ORDER_TIME_LIMIT = "order_time_limit", "The order's time (retry.order_limit) ran out between attempts: run again."
     PHOTO_NOT_FETCHED = (
         "photo_not_fetched",
         "A photo could not be fetched from its address: run again, or see what its host has.",
+    )
+    QUARANTINED = (
+        "quarantined",
+        "Set aside: it failed with these photos night after night. See detail, mend it, then `batchupload release` it.",
     )
     PHOTO_READ_TIMEOUT = "photo_read_timeout", "Reading the photos took too long: check the disk or share, run again."
     INTERNAL_ERROR = "internal_error", "A fault in batchupload itself; please report it with the message on the screen."

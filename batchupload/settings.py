@@ -85,6 +85,8 @@ class PaceSettings(Section):
     def _in_order(self) -> Self:
         if self.lowest > self.highest:
             raise ValueError(_("lowest must not be above highest"))
+        if "highest" in self.model_fields_set and isinstance(self.concurrency, int) and self.concurrency > self.highest:
+            raise ValueError(_("concurrency must not be above highest"))
         return self
 
     @field_validator("deadline")
@@ -111,6 +113,9 @@ class RetrySettings(Section):
     )
     budget: Annotated[float, Field(ge=0, le=10)] = Field(
         0.2, description="Retries as a share of first sends; above it retries wait (a few each second always go)."
+    )
+    quarantine_after: Annotated[int, Field(ge=0, le=1000)] = Field(
+        7, description="Nights running on which an order failed with the same photos, then it is set aside; 0: never."
     )
 
 

@@ -186,7 +186,7 @@ def pace_now(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Th
     if not pace:
         return PaceNow(note=site.told)
     if pace.down:
-        note = _("the endpoint does not answer; one order at a time probes it")
+        note = _("the endpoint takes nothing at present; one order at a time probes it")
         return PaceNow(State.DOWN, at_once, under_way, note)
     if pace.paused >= 1:
         note = _("the endpoint asked for {paused:.0f} s of quiet", paused=pace.paused)

@@ -96,6 +96,11 @@ class Tally:
         self.attempt_buckets[bisect_left(ATTEMPT_BUCKETS, attempt.seconds)] += 1
         self.bytes_sent += attempt.bytes_sent
 
+    @property
+    def set_aside(self) -> int:
+        """Rows that only a person brings on."""
+        return sum(count for (_, reason), count in self.reasons.items() if reason is Reason.QUARANTINED)
+
     def add(self, ending: Ending) -> None:
         """Count one row."""
         self.reasons[ending.outcome, ending.reason] += 1
@@ -125,6 +130,8 @@ class Summary:
     """Why the manifests were not read to their end, if so."""
     again: Sequence[str] = ()
     """The command that does again what is worth it."""
+    release: Sequence[str] = ()
+    """The command that lists what is set aside."""
     run: int | None = None
     """Its number in the ledger; None where nothing was to be sent."""
     died: str = ""
@@ -148,10 +155,18 @@ class Summary:
         return 1 if bad else 0
 
     @property
+    def only_set_aside(self) -> bool:
+        """Whether another run would mend nothing of what is left, before a person has released it."""
+        left = sum(self.tally.outcomes[outcome] for outcome in AGAIN)
+        return 0 < left == self.tally.set_aside and not self.broken
+
+    @property
     def next_command(self) -> str:
         """What to type next, or nothing."""
         if self.stopped is Reason.REPORT_LOST:
             return ""
+        if self.only_set_aside:
+            return shlex.join(self.release)
         if not any(self.tally.outcomes[outcome] for outcome in AGAIN) and not self.broken:
             return ""
         words = list(self.again)
@@ -200,7 +215,9 @@ class Summary:
         for outcome in Outcome:
             if not tally.outcomes[outcome]:
                 continue
-            step = "" if self.checked_only and outcome is Outcome.DEFERRED else _(NEXT_STEP[outcome])
+            only_set_aside = tally.reasons[outcome, Reason.QUARANTINED] == tally.outcomes[outcome]
+            told_below = only_set_aside or (self.checked_only and outcome is Outcome.DEFERRED)
+            step = "" if told_below else _(NEXT_STEP[outcome])
             rows = f"{tally.outcomes[outcome]:>9,}"
             lines.append(f"  {pad(called(outcome), room)}{rows}{f'   → {step}' if step else ''}")
             for reason, count in [(reason, n) for (of, reason), n in tally.reasons.most_common() if of is outcome]:
@@ -250,6 +267,8 @@ class Summary:
             lines.append(_("Page:   {page}", page=self.page))
         if self.next_command:
             lines.append(_("Next:   {command}", command=self.next_command))
+        if self.tally.set_aside and (release := shlex.join(self.release)) != self.next_command:
+            lines.append(_("Aside:  {command}", command=release))
         return "\n".join(lines)
 
     def verdict(self) -> str:
@@ -281,8 +300,9 @@ class Summary:
         if self.broken:
             return _("The manifest was not read to its end; {rows} were.", rows=rows)
         counts = self.tally.outcomes
-        person = counts[Outcome.INVALID] + counts[Outcome.REJECTED]
-        what = what_is_left(self.tally.rows, person, sum(counts[outcome] for outcome in AGAIN))
+        aside = self.tally.set_aside
+        person = counts[Outcome.INVALID] + counts[Outcome.REJECTED] + aside
+        what = what_is_left(self.tally.rows, person, sum(counts[outcome] for outcome in AGAIN) - aside)
         return _("Finished: {what_is_left}", what_is_left=what)
 
 

@@ -40,7 +40,7 @@ class Model:
                 heappush(busy, (self.time + took, line.popleft()))
             self.time, began = heappop(busy)
             times.append(self.time - began)
-            self.limit.answered(began, self.time - began, 90_000)
+            self.limit.answered(began, self.time - began, 90_000, len(line) + len(busy) + 1)
         return len(times) / SECONDS, sorted(times)[len(times) // 2]
 
 
@@ -79,11 +79,29 @@ def test_overload_halves_the_limit_once_for_all_sends_of_a_round() -> None:
     assert model.limit.value == before // 4
 
 
+def test_an_overload_counts_for_each_send_since_the_limit_was_lowered() -> None:
+    model = Model(lambda _: 8, 0.1)
+    model.run()
+    before = model.limit.value
+    model.limit.overloaded(model.time - 0.1)  # sent before the present round, which is no older than an answer
+    assert model.limit.value == max(before // 2, 1)
+
+
+def test_no_more_is_allowed_than_was_seen_to_go_well() -> None:
+    now = 0.0
+    limit = ConcurrencyLimit(1, 64, lambda: now)
+    for _ in range(1000):  # as where a rate limit lets one after the other go
+        now += 0.2
+        limit.answered(now - 0.1, 0.1, 10, 1)
+    assert limit.value <= 2
+    assert "ready" in limit.why
+
+
 def test_a_fixed_limit_stays() -> None:
     limit = ConcurrencyLimit(7, 7, lambda: 0.0)
     limit.overloaded(0.0)
     for _ in range(100):
-        limit.answered(0.0, 1.0, 10)
+        limit.answered(0.0, 1.0, 10, 7)
     assert limit.value == 7
 
 

@@ -52,6 +52,19 @@ async def test_what_a_killed_process_had_is_done_by_the_other(shop: Shop) -> Non
     assert requests(server) - len(orders) <= 8
 
 
+async def test_a_process_that_says_nothing_is_given_up(shop: Shop) -> None:
+    orders = shop.orders(100)
+    manifest = shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.05)) as server:
+        words = command("run", manifest, "--endpoint", server.url, "--report", "report.csv", "--concurrency", "4")
+        async with under_way(words, shop.folder, environment(TWO), lambda: requests(server) >= 20) as process:
+            os.kill(children(process.pid)[0], signal.SIGSTOP)
+            _, err = await process.communicate()
+        assert process.returncode == 0, err
+    assert sorted(row["order_id"] for row in read_report(shop.folder / "report.csv")) == orders
+    assert requests(server) - len(orders) <= 4
+
+
 async def test_without_any_process_the_rest_is_left(shop: Shop) -> None:
     orders = shop.orders(200)
     manifest = shop.manifest()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import catalogue
 import pytest
-from conftest import Shop, batchupload, picture
+from conftest import Shop, batchupload, picture, send, settings_for
 
 from batchupload.cli import EXIT_CODES, cli
 from batchupload.config import keys
@@ -79,6 +79,26 @@ async def test_the_run_of_the_example_shows_and_reports_what_the_readme_shows(ex
     with report.open(encoding="utf-8-sig", newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: int(row["line"]))
     assert [[row[name] for name in header] for row in rows] == shown
+
+
+async def test_what_changed_in_the_example_is_what_the_readme_shows(shop: Shop) -> None:
+    number = "HT202311101504404689{}".format
+    for last in range(1, 7):
+        shop.order(number(last))
+    manifest = shop.manifest()
+    async with Sandbox(
+        SandboxOptions(tuple(parse_fault(f"refused@{number(last)}") for last in (1, 2, 5, 6)))
+    ) as server:
+        await send(manifest, settings_for(server.url))
+        port = server.port
+    shop.rows.pop()
+    (shop.folder / number(4) / "hand.jpg").unlink()
+    async with Sandbox(SandboxOptions(tuple(parse_fault(f"refused@{number(last)}") for last in (2, 5))), port=port):
+        await send(shop.manifest(), settings_for(server.url))
+    done = batchupload("show", "2", cwd=shop.folder)
+    command, _, screen = block("example: show").partition("\n…\n")
+    assert command == "$ batchupload show 2"
+    assert done.stdout.endswith(screen)
 
 
 @pytest.mark.parametrize("language", IN)

@@ -22,12 +22,15 @@ GRACE = 1.0
 log = logging.getLogger(__name__)
 
 
-async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
-    """Make the page of `report`; where that fails, say so in one line. A signal gives it up, and does nothing else."""
+async def page_beside(report: Path, before: Path | None = None, *, hurried: bool = False) -> Path | None:
+    """Make the page of `report`; where that fails, say so in one line. A signal gives it up, and does nothing else.
+
+    It is compared with the report of the run `before` where that is still there, and nobody waits.
+    """
     limit = HURRIED_SECONDS if hurried else PAGE_SECONDS
     given_up, done = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    making = loop.run_in_executor(None, _make, report, lambda: not given_up.is_set())
+    making = loop.run_in_executor(None, _make, report, None if hurried else before, lambda: not given_up.is_set())
     making.add_done_callback(lambda _: done.set())
     with _signals(loop, done.set):
         try:
@@ -56,10 +59,22 @@ async def page_beside(report: Path, *, hurried: bool = False) -> Path | None:
     return None
 
 
-def _make(report: Path, wanted: Callable[[], bool]) -> Path:
-    from batchupload.page.make import make_page  # a run begins its sends without loading it
+def _make(report: Path, before: Path | None, wanted: Callable[[], bool]) -> Path:
+    from batchupload.page.make import EarlierReportError, make_page  # a run begins its sends without loading it
 
+    if before and _is_file(before):
+        try:
+            return make_page(report, wanted, before)
+        except EarlierReportError as error:
+            log.warning(_("The report page does not say what changed since the run before: %s"), error)
     return make_page(report, wanted)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
+from batchupload.failures import Failures, Group
 from batchupload.language import _, several, together
 from batchupload.model import Outcome
 from batchupload.page.rows import NEEDS_NOBODY, ReportRow
@@ -58,6 +59,8 @@ class Facts:
     bins: tuple[Bin, ...] = ()
     slowest: tuple[Told, ...] = ()
     most_retried: tuple[Told, ...] = ()
+    groups: tuple[Group, ...] = ()
+    """The rows that are left, by reason and message, the largest group first."""
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -75,9 +78,10 @@ class Facts:
     @property
     def verdict(self) -> str:
         """The run in one sentence."""
-        again = sum(count for (outcome, _), count in self.counts.items() if outcome in AGAIN)
+        again = sum(count for kind, count in self.counts.items() if tone(*kind) == "again")
         checked = self.counts[Outcome.DEFERRED, Reason.NOT_SENT]
-        person, again = self.left - (again - checked), again - checked
+        again -= checked
+        person = self.left - again
         if not self.rows:
             return _("There was nothing to do: the report has no rows.")
         if checked and not self.sent:
@@ -96,7 +100,7 @@ class Facts:
 def facts(rows: Iterable[ReportRow]) -> Facts:
     """Count and measure all of them."""
     counts: Counter[tuple[str, str]] = Counter()
-    timeline = Timeline()
+    timeline, failures = Timeline(), Failures()
     total = left = sent = attempts = bytes_sent = 0
     zone: tzinfo | None = None
     slowest: list[tuple[float, int, ReportRow]] = []
@@ -104,7 +108,9 @@ def facts(rows: Iterable[ReportRow]) -> Facts:
     for total, row in enumerate(rows, 1):
         kind = (row.outcome, row.reason)
         counts[kind if kind in counts or len(counts) < KINDS else ("…", "…")] += 1
-        left += row.is_left
+        if row.is_left:
+            left += 1
+            failures.add(row.reason, row.message, row.line, row.order_id)
         if not (sends := row.attempts):
             continue
         seconds, size = row.seconds, row.bytes_sent
@@ -133,12 +139,14 @@ def facts(rows: Iterable[ReportRow]) -> Facts:
         bins,
         tuple(_told(row) for *_, row in sorted(slowest, key=lambda one: one[:-1], reverse=True)),
         tuple(_told(row) for *_, row in sorted(retried, key=lambda one: one[:-1], reverse=True)),
+        failures.groups(),
     )
 
 
-def tone(outcome: str) -> str:
-    """What an outcome asks for: `done`, `again` (another run) or `person`."""
-    return "done" if outcome in NEEDS_NOBODY else "again" if outcome in AGAIN else "person"
+def tone(outcome: str, reason: str = "") -> str:
+    """What an outcome asks for: `done`, `again` (another run) or `person`; what is set aside waits for a person."""
+    again = outcome in AGAIN and reason != Reason.QUARANTINED.value
+    return "done" if outcome in NEEDS_NOBODY else "again" if again else "person"
 
 
 def _keep(heap: list, one: tuple) -> None:  # type: ignore[type-arg]

@@ -6,12 +6,26 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
+from batchupload.changes import Comparison
 from batchupload.language import _
-from batchupload.model import BatchuploadError
+from batchupload.model import BatchuploadError, Outcome
 from batchupload.page.facts import facts
 from batchupload.page.page import MARKS, Heading, page
-from batchupload.page.rows import ReportRow, columns_of, first_column, open_report, read_report
+from batchupload.page.rows import (
+    NEEDS_NOBODY,
+    ReportRow,
+    columns_of,
+    first_column,
+    open_report,
+    read_endings,
+    read_report,
+)
+from batchupload.reasons import Reason
+from batchupload.source import ManifestError
+
+T = TypeVar("T")
 
 CHECKED_ROWS = 500
 """Rows after which it is asked again whether the page is still wanted."""
@@ -19,6 +33,10 @@ CHECKED_ROWS = 500
 
 class PageError(BatchuploadError):
     """The page can't be made; the report is as it was."""
+
+
+class EarlierReportError(BatchuploadError):
+    """The report that this one was to be compared with can't be read."""
 
 
 class GivenUpError(BatchuploadError):
@@ -30,17 +48,30 @@ def page_path(report: Path) -> Path:
     return report.with_suffix(".html") if report.suffix.lower() == ".csv" else report.with_name(f"{report.name}.html")
 
 
-def make_page(report: Path, wanted: Callable[[], bool] = lambda: True) -> Path:
+def make_page(report: Path, wanted: Callable[[], bool] = lambda: True, before: Path | None = None) -> Path:
     """Write the page of a report, over an earlier page of its own at most, and return its path.
 
-    Raises `ManifestError` where the report can't be read, `PageError` where the page can't be written, and
-    `GivenUpError` where it is no longer `wanted`.
+    With the report of the run `before` it says what changed since.
+
+    Raises `ManifestError` where the report can't be read, `EarlierReportError` where that of the run before can't,
+    `PageError` where the page can't be written, and `GivenUpError` where it is no longer `wanted`.
     """
     layout = open_report(report)
     path = page_path(report)
     _require_room(path)  # before the work
-    told = facts(_while(wanted, read_report(layout)))
-    heading = Heading(report.name, columns_of(layout), first_column(layout))
+    since = _compared_with(before, wanted) if before else None
+    told = facts(_while(wanted, _compared(read_report(layout), since) if since else read_report(layout)))
+    if since and told.counts[Outcome.DEFERRED, Reason.NOT_SENT]:
+        raise EarlierReportError(
+            _("{report}: in this report nothing was sent; compare reports of runs.", report=report)
+        )
+    heading = Heading(
+        report.name,
+        columns_of(layout),
+        first_column(layout),
+        before.name if before else "",
+        since.change() if since else None,
+    )
     try:
         descriptor, name = tempfile.mkstemp(".tmp", ".batchupload-page-", path.parent)
     except OSError as error:
@@ -58,7 +89,22 @@ def make_page(report: Path, wanted: Callable[[], bool] = lambda: True) -> Path:
     return path
 
 
-def _while(wanted: Callable[[], bool], rows: Iterable[ReportRow]) -> Iterable[ReportRow]:
+def _compared_with(before: Path, wanted: Callable[[], bool]) -> Comparison:
+    """What an earlier report has, to compare rows with."""
+    try:
+        endings = _while(wanted, read_endings(open_report(before)))
+        return Comparison(order_id for order_id, fails in endings if fails)
+    except ManifestError as error:
+        raise EarlierReportError(str(error)) from None
+
+
+def _compared(rows: Iterable[ReportRow], since: Comparison) -> Iterable[ReportRow]:
+    for row in rows:
+        since.add(row.order_id, fails=row.outcome not in NEEDS_NOBODY)
+        yield row
+
+
+def _while(wanted: Callable[[], bool], rows: Iterable[T]) -> Iterable[T]:
     for number, row in enumerate(rows):
         if number % CHECKED_ROWS == 0 and not wanted():
             raise GivenUpError(_("it was given up"))

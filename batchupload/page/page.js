@@ -56,6 +56,8 @@
     });
   }
 
+  const tone = (row) => (row[REASON] === words.aside ? "person" : words.tones[row[OUTCOME]] || "person");
+
   const answer = (row) => [row[STATUS], row[CODE] && _("code {code}", { code: cell(row, CODE) })].filter(Boolean).join(" · ");
 
   // Each column: its name, what it is sorted by, and what it shows.
@@ -67,13 +69,13 @@
     }],
     ["order", _("Order"), (row) => cell(row, ORDER), (row, td) => td.append(data("div", "id clip", cell(row, ORDER)))],
     ["outcome", _("Outcome"), (row) => row[OUTCOME], (row, td) => {
-      td.append(element("span", `dot ${words.tones[row[OUTCOME]] || "person"}`), visible(words.outcomes[row[OUTCOME]] || cell(row, OUTCOME)));
+      td.append(element("span", `dot ${tone(row)}`), visible(words.outcomes[row[OUTCOME]] || cell(row, OUTCOME)));
     }],
     ["reason", _("Reason, and what to do"), (row) => row[REASON], (row, td) => {
       const sentence = words.sentences[row[REASON]];
       const step = words.steps[row[OUTCOME]];
       if (sentence) td.append(element("div", "", sentence));
-      const isSaid = sentence && (words.tones[row[OUTCOME]] !== "again" || words.again.includes(row[REASON]));
+      const isSaid = sentence && (tone(row) !== "again" || words.again.includes(row[REASON]));
       if (step && !isSaid) td.append(element("div", "", `→ ${step}`));
       const why = element("div", "detail clip");
       why.append(element("code", "", cell(row, REASON)));

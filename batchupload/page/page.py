@@ -6,17 +6,20 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from importlib.resources import files
 from itertools import islice
 from string import Template
 
+from batchupload.changes import Change
 from batchupload.language import LANGUAGES, N_, _, several, spoken, together
 from batchupload.model import Outcome
+from batchupload.page.causes import causes, changed
 from batchupload.page.charts import Chart, charts, draw, stretch
 from batchupload.page.embed import chunks, safe_json
 from batchupload.page.facts import Facts, Told, tone
 from batchupload.page.rows import ReportRow
+from batchupload.page.text import cut as _cut
+from batchupload.page.text import text as _text
 from batchupload.reasons import Reason
 from batchupload.summary import NEXT_STEP, called, duration, size
 
@@ -29,12 +32,8 @@ MOST_ROWS = 200_000
 """Rows that a page holds; a browser takes about 1 kB of memory for each."""
 FEWEST_BINS = 4
 """Stretches below which a chart would show nothing but its own edges."""
-ORDER_LIMIT = 64
-"""Characters of an order number in a list; what is longer is none."""
 
 _ROWS_HERE = "<!-- rows -->"
-# What can't be seen, or turns the direction of what can; as in page.js.
-_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 REASONS = {reason.value: reason for reason in Reason}
 TONES = {"done": N_("needs nobody"), "again": N_("needs another run"), "person": N_("needs a person")}
 TEXT_OF_TEMPLATE = re.compile(r"\{\{(.+?)\}\}")
@@ -51,6 +50,9 @@ class Heading:
     columns: tuple[str, ...]
     first: int
     """Place of `line`, the first column that all reports have."""
+    before: str = ""
+    """The file name of the report that it is compared with."""
+    change: Change | None = None
 
 
 def page(heading: Heading, facts: Facts, rows: Iterable[ReportRow]) -> Iterator[str]:
@@ -68,6 +70,7 @@ def page(heading: Heading, facts: Facts, rows: Iterable[ReportRow]) -> Iterator[
         "steps": {outcome.value: _(step) for outcome, step in NEXT_STEP.items()},
         "outcomes": {outcome.value: called(outcome) for outcome in Outcome},
         "texts": {text: _(text) for text in TEXT_OF_SCRIPT.findall(script)},
+        "aside": Reason.QUARANTINED.value,
         "tones": {outcome.value: tone(outcome) for outcome in Outcome},
     }
     template = TEXT_OF_TEMPLATE.sub(lambda found: _(found[1]).replace("$", "$$"), template)
@@ -81,6 +84,8 @@ def page(heading: Heading, facts: Facts, rows: Iterable[ReportRow]) -> Iterator[
         figures=_figures(facts),
         share=_share(facts),
         outcomes="".join(_outcomes(facts)),
+        change=changed(heading.change, heading.before) if heading.change else "",
+        causes=causes(facts.groups),
         left=_left(facts),
         run=_run(facts),
         standing_out=_standing_out(facts),
@@ -103,11 +108,6 @@ def _part(name: str) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _text(text: str) -> str:
-    """Text as it may stand anywhere in HTML."""
-    return escape(_UNSEEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text))
 
 
 def _when(facts: Facts) -> str:
@@ -141,7 +141,7 @@ def _share(facts: Facts) -> str:
     """How many rows need nobody, another run, or a person, as one bar."""
     counts = dict.fromkeys(TONES, 0)
     for (outcome, reason), count in facts.counts.items():
-        counts["done" if reason == Reason.NOT_SENT else tone(outcome)] += count
+        counts["done" if reason == Reason.NOT_SENT else tone(outcome, reason)] += count
     if not facts.rows:
         return ""
     x, bars = 0.0, []
@@ -177,7 +177,8 @@ def _outcomes(facts: Facts) -> Iterator[str]:
             continue
         reasons = sorted((-count, reason) for (of, reason), count in facts.counts.items() if of == outcome)
         only_checked = [reason for _, reason in reasons] == [Reason.NOT_SENT]
-        step = "" if only_checked else _(NEXT_STEP[Outcome(outcome)]) if outcome in known else _("look at it")
+        told_below = [reason for _, reason in reasons] in ([Reason.NOT_SENT], [Reason.QUARANTINED])
+        step = "" if told_below else _(NEXT_STEP[Outcome(outcome)]) if outcome in known else _("look at it")
         yield (
             f'<tr class="outcome"><th scope="row"><span class="dot {"done" if only_checked else tone(outcome)}"></span>'
             f"{_text(called(outcome)) or nameless}</th>"
@@ -276,7 +277,3 @@ def _list(title: str, orders: Iterable[Told]) -> str:
         f'<th scope="col" class="number">{time}</th><th scope="col" class="number">{sends}</th>'
         f'<th scope="col">{outcome}</th></tr></thead><tbody>{lines}</tbody></table></div>'
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= ORDER_LIMIT else f"{text[: ORDER_LIMIT - 1]}…"

@@ -15,8 +15,10 @@ from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError
 
 NEEDS_NOBODY = frozenset(outcome.value for outcome in DONE)
-_ORDER_ID, _OUTCOME, _REASON, _ATTEMPTS, _BYTES_SENT, _STARTED_AT, _DURATION = map(
-    REPORT_COLUMNS.index, ("order_id", "outcome", "reason", "attempts", "bytes_sent", "started_at", "duration_ms")
+_NOT_SENT, _UPLOADED = Reason.NOT_SENT.value, Outcome.UPLOADED.value
+_ORDER_ID, _OUTCOME, _REASON, _MESSAGE, _ATTEMPTS, _BYTES_SENT, _STARTED_AT, _DURATION = map(
+    REPORT_COLUMNS.index,
+    ("order_id", "outcome", "reason", "message", "attempts", "bytes_sent", "started_at", "duration_ms"),
 )
 _NUMBER = re.compile(r"[0-9]{1,15}")
 """Longer ones are nobody's milliseconds or bytes, and cost time to read."""
@@ -32,6 +34,11 @@ class ReportRow:
     """Place of `line`, the first column that all reports have."""
 
     @property
+    def line(self) -> str:
+        """Where it begins in the manifest."""
+        return self.cells[self.first]
+
+    @property
     def order_id(self) -> str:
         """The order number."""
         return self.cells[self.first + _ORDER_ID]
@@ -45,6 +52,11 @@ class ReportRow:
     def reason(self) -> str:
         """Why."""
         return self.cells[self.first + _REASON]
+
+    @property
+    def message(self) -> str:
+        """The endpoint's own text."""
+        return self.cells[self.first + _MESSAGE]
 
     @property
     def attempts(self) -> int:
@@ -69,12 +81,12 @@ class ReportRow:
     @property
     def is_left(self) -> bool:
         """Whether it needs a person or another run; a row that was only checked, and is in order, does not."""
-        return self.outcome not in NEEDS_NOBODY and self.reason != Reason.NOT_SENT.value
+        return self.outcome not in NEEDS_NOBODY and self.reason != _NOT_SENT
 
     @property
     def is_uploaded(self) -> bool:
         """Whether the endpoint accepted it in this run."""
-        return self.outcome == Outcome.UPLOADED.value
+        return self.outcome == _UPLOADED
 
 
 def open_report(path: Path) -> Layout:
@@ -108,6 +120,23 @@ def read_report(layout: Layout) -> Iterator[ReportRow]:
     for _line, cells, _problem in read_cells(layout):
         shown = [plain(cell) if cell[:1] == "'" else cell for cell in cells[:width]]
         yield ReportRow(shown + [""] * (width - len(shown)), first)
+
+
+def read_endings(layout: Layout) -> Iterator[tuple[str, bool]]:
+    """Yield of each row the order, and whether it fails: is not uploaded, skipped or duplicate.
+
+    Raises `ManifestError` where it can no longer be read, or is the report of a check: that fails nothing.
+    """
+    first = first_column(layout)
+    order, outcome, reason = first + _ORDER_ID, first + _OUTCOME, first + _REASON
+    for _line, cells, _problem in read_cells(layout):
+        if len(cells) <= reason:
+            continue
+        if cells[reason] == _NOT_SENT:
+            raise ManifestError(
+                _("{report}: in this report nothing was sent; compare reports of runs.", report=layout.path)
+            )
+        yield plain(cells[order]), cells[outcome] not in NEEDS_NOBODY
 
 
 def _number(cell: str) -> int:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -66,11 +67,12 @@ class Crew:
     @property
     def told(self) -> str:
         """The workers, with the orders that each has in hand, for a person."""
-        each = ", ".join(f"{hand.link.name} {hand.orders}" for hand in self._hands)
+        each = ", ".join(sorted(f"{hand.link.name} {hand.orders}" for hand in self._hands))
         return f"{len(self._hands)} workers: {each}" if each else "waiting for a worker to join"
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        self._tasks.append(self._group.create_task(self._end()))
         if self._bandwidth:
             self._tasks.append(self._group.create_task(self._share()))
         return self
@@ -124,9 +126,10 @@ class Crew:
         verdict = Verdict.RETRY if hand.lost else Verdict.AMBIGUOUS
         attempt = None
         try:
-            answer = await self._answer(hand, Send(number, key, order_id, limit, reuse))
+            answer = await hand.ask(number, Send(number, key, order_id, limit, reuse))
             if isinstance(answer, Sent) and answer.attempt:
-                attempt = replace(answer.attempt, started_at=started_at, began=began)
+                told, hand.held = answer.attempt, answer.held
+                attempt = Attempt(started_at, began, told.seconds, told.uploading, told.bytes_sent, told.finding)
             else:  # it was never there
                 verdict = Verdict.RETRY
         except LinkLostError:
@@ -155,20 +158,6 @@ class Crew:
             hand.orders += 1
         return hand, photos.key
 
-    async def _answer(self, hand: Hand, send: Send) -> Looked | Sent:
-        """What became of a send; at the end of the drain time how far it had come. Raises `LinkLostError`."""
-        future = hand.ask(send.number, send)
-        try:
-            async with self._stop.interruptible():
-                return await asyncio.shield(future)
-        except InterruptedAttemptError:
-            hand.tell(BreakOff())
-        try:
-            async with asyncio.timeout(LAST_WORD_SECONDS):
-                return await future
-        except TimeoutError:
-            raise LinkLostError(hand.link.name) from None
-
     async def _out_of_the_way(self, hand: Hand) -> None:
         """Wait until a worker that was lost certainly sends no more, so that others may in its place."""
         with suppress(InterruptedAttemptError):
@@ -182,7 +171,11 @@ class Crew:
             if waited >= self._patience or await self._stop.sleep(LOOK_AGAIN):
                 return None
             waited += LOOK_AGAIN
-        return min(self._hands, key=attrgetter("orders"))
+        hand = min(self._hands, key=attrgetter("orders"))
+        # Behind the others: of those that have as little to do each gets its turn, and its share of the bandwidth.
+        self._hands.remove(hand)
+        self._hands.append(hand)
+        return hand
 
     async def _work_with(self, hand: Hand) -> None:
         try:
@@ -194,6 +187,17 @@ class Crew:
         self._sharing -= 1
         self._tell_shares()
 
+    async def _end(self) -> None:
+        """At the end of the drain time have the workers say how far they have come, and then wait no more."""
+        with suppress(InterruptedAttemptError):
+            async with self._stop.interruptible():
+                await asyncio.Event().wait()
+        for hand in self._hands:
+            hand.tell(BreakOff())
+        await asyncio.sleep(LAST_WORD_SECONDS)
+        for hand in self._hands:
+            hand.give_up()
+
     async def _share(self) -> None:
         """Tell the workers their shares of the bandwidth, anew when the hour strikes."""
         while True:
@@ -201,6 +205,8 @@ class Crew:
             await asyncio.sleep(SHARE_SECONDS)
 
     def _tell_shares(self) -> None:
+        if self._bandwidth and self._hands:
+            self._bandwidth.seconds_held = fmean(hand.held for hand in self._hands)
         shares = (self._bandwidth.rate if self._bandwidth else None), self._sharing
         if shares != self._shares:
             self._shares = shares
@@ -210,9 +216,9 @@ class Crew:
 
 def _anywhere(wanted: Wanted) -> Wanted:
     """With a path that means the same in another working folder."""
-    return wanted if wanted.folder.is_absolute() else replace(wanted, folder=_absolute(wanted.folder))
+    return Wanted(wanted.photos, _absolute(str(wanted.folder)), wanted.before, wanted.trusted)
 
 
 @cache
-def _absolute(folder: Path) -> Path:
-    return folder.absolute()
+def _absolute(folder: str) -> Path:
+    return Path(folder).absolute()

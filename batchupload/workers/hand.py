@@ -23,6 +23,8 @@ class Hand:
         """Set once it certainly sends no more."""
         self.orders = 0
         """Those that it looks at, holds or sends."""
+        self.held = 0.0
+        """Seconds for which its share of the bandwidth has held it up."""
         self._outbox: list[Ask] = []
         self._outgoing = asyncio.Event()
         self._asked: dict[int, asyncio.Future[Looked | Sent]] = {}
@@ -51,11 +53,15 @@ class Hand:
         except* LinkLostError as lost:
             log.warning("Worker %s is lost: %s", self.link.name, lost.exceptions[0], extra=event("worker_lost"))
         finally:
-            self.lost = True
-            for future in self._asked.values():
-                if not future.done():
-                    future.set_exception(LinkLostError(self.link.name))
-                    future.exception()  # who asked may have gone
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Wait for no answer any more."""
+        self.lost = True
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(LinkLostError(self.link.name))
+                future.exception()  # who asked may have gone
 
     async def _give(self) -> None:
         while True:

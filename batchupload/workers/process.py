@@ -29,9 +29,8 @@ async def serve() -> None:
 
 async def _answer(worker: Worker, answers: asyncio.StreamWriter) -> None:
     while True:
-        if some := await worker.take():
-            answers.write(frame(some))
-            await answers.drain()
+        answers.write(frame(await worker.take()))  # also where there are none, so that the run hears of it
+        await answers.drain()
 
 
 if __name__ == "__main__":

@@ -10,18 +10,21 @@ from typing import Any
 
 from batchupload.language import _
 from batchupload.model import BatchuploadError
+from batchupload.patience import Patience
 from batchupload.workers.words import Answer, Ask, Begin, LinkLostError, Ready
 
 START_SECONDS = 30.0
 """The longest that a process may take to start."""
 END_SECONDS = 5.0
 """The longest that it may take to end, once its pipe is closed."""
+SILENCE_SECONDS = 10.0
+"""A process that says nothing for so long is given up; it says something each second."""
 LENGTH = 4
 """Bytes that tell the length of what comes behind them."""
 
 
 class ProcessLink:
-    """The way to a worker process of our own. It is dead when it is lost: pipes break for no other reason."""
+    """The way to a worker process of our own. It is dead when it is lost: it has died, or is killed for its silence."""
 
     lease = 0.0
 
@@ -41,7 +44,11 @@ class ProcessLink:
     async def take(self) -> Sequence[Answer]:
         """See `Link`."""
         try:
-            answers: Sequence[Answer] = await words_from(self._from)
+            async with Patience(SILENCE_SECONDS):
+                answers: Sequence[Answer] = await words_from(self._from)
+        except TimeoutError:
+            self._process.kill()
+            raise LinkLostError(_("it said nothing for {seconds:g} s", seconds=SILENCE_SECONDS)) from None
         except (asyncio.IncompleteReadError, ConnectionError):
             raise LinkLostError(_("the process has died")) from None
         return answers

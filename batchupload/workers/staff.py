@@ -7,7 +7,7 @@ from batchupload import __version__
 from batchupload.language import _, spoken
 from batchupload.model import BatchuploadError, Row
 from batchupload.readers import Readers
-from batchupload.settings import Settings
+from batchupload.settings import NotifySettings, Settings
 from batchupload.stop import Stop
 from batchupload.throttle import Throttle
 from batchupload.workers.crew import Crew
@@ -50,4 +50,6 @@ async def _begin(settings: Settings, readers: Readers, rows: Iterator[Row], *, s
     except TimeoutError:
         raise BatchuploadError(_("The photos could not be looked at in time. Check the disk, run again.")) from None
     photos = settings.photos.model_copy(update={"root": root and root.absolute()})
-    return Begin(settings.model_copy(update={"photos": photos}), send, __version__, found, spoken())
+    # Whom to tell how the run ended is nothing that a worker needs to know, and may be secret.
+    theirs = settings.model_copy(update={"photos": photos, "notify": NotifySettings()})
+    return Begin(theirs, send, __version__, found, spoken())

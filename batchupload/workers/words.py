@@ -108,6 +108,8 @@ class Sent:
 
     number: int
     attempt: Attempt | None
+    held: float = 0.0
+    """Seconds for which the worker's share of the bandwidth has held up its uploads, since it began."""
 
 
 def _pickle_as_call(kind: type) -> None:

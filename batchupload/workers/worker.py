@@ -60,6 +60,7 @@ class Worker:
         self._stop = Stop()
         self._held: dict[int, PhotoSet] = {}
         self._allotted = Allotted()
+        self._bandwidth = Throttle(self._allotted, self._loop.time, datetime.now, BYTES_CREDIT)
         self._lease = asyncio.timeout(LEASE_SECONDS)
         self._working = False
 
@@ -119,8 +120,7 @@ class Worker:
                 )
         endpoint = None
         if begin.send:
-            bandwidth = Throttle(self._allotted, self._loop.time, datetime.now, BYTES_CREDIT)
-            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, bandwidth))
+            endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, self._bandwidth))
         site = await stack.enter_async_context(ThisProcess(settings, readers, endpoint, self._stop))
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._say(Ready(__version__, name, datetime.now(UTC).astimezone(), problem))
@@ -144,7 +144,7 @@ class Worker:
     async def _send(self, site: Site, ask: Send) -> None:
         photos = self._held.pop(ask.key, None)
         attempt = await site.send(ask.order_id, photos, ask.limit, reuse=ask.reuse) if photos else None
-        self._say(Sent(ask.number, attempt))
+        self._say(Sent(ask.number, attempt, self._bandwidth.seconds_held))
 
     def _say(self, answer: Answer) -> None:
         self._answers.append(answer)

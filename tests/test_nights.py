@@ -1,0 +1,302 @@
+"""Night after night: what fails again and again is set aside, until somebody releases it or brings other photos."""
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from conftest import Report, Shop, batchupload, command, environment, outcomes, picture, send, settings_for, under_way
+
+from batchupload.ledger_file import MIGRATIONS
+from batchupload.model import Verdict
+from batchupload.nights import LastSend, night, streak
+from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+from batchupload.summary import Summary
+
+UPLOADED = ("uploaded", "accepted")
+REFUSED = ("rejected", "endpoint_refused")
+ASIDE = ("deferred", "quarantined")
+BAD = "HT900001"
+"""The order that goes wrong."""
+
+
+def database(shop: Shop) -> "closing[sqlite3.Connection]":
+    return closing(sqlite3.connect(shop.folder / "batchupload.db"))
+
+
+def a_night_passes(shop: Shop, days: int = 1) -> None:
+    """Have all runs been so many days earlier."""
+    with database(shop) as ledger, ledger:
+        for run, at in ledger.execute("SELECT id, started_at FROM runs").fetchall():
+            earlier = datetime.fromisoformat(at) - timedelta(days=days)
+            ledger.execute("UPDATE runs SET started_at = ? WHERE id = ?", (earlier.isoformat(), run))
+
+
+def going_wrong(*faults: str) -> Sandbox:
+    return Sandbox(SandboxOptions(tuple(map(parse_fault, faults))))
+
+
+async def nights(shop: Shop, url: str, count: int, *, force: bool = False, **changes: Any) -> tuple[Summary, Report]:
+    """Runs on so many nights, each over the bad order and a new good one; three are enough to be set aside."""
+    for _ in range(count):
+        shop.order(f"HT{len(shop.rows):06}")
+        settings = settings_for(url, **{"retry": {"base": 0.01, "cap": 0.05, "quarantine_after": 3}, **changes})
+        summary, report = await send(shop.manifest(), settings, force=force)
+        a_night_passes(shop)
+    return summary, report
+
+
+def requests(server: Sandbox) -> int:
+    return int(str(server.stats()["requests"]))
+
+
+def of(report: Report, order_id: str = BAD) -> tuple[str, str]:
+    return outcomes(report)[order_id]
+
+
+def release(shop: Shop, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return batchupload("release", "--quarantine-after", "3", *arguments, cwd=shop.folder)
+
+
+async def test_what_failed_three_nights_running_is_set_aside(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        _, report = await nights(shop, server.url, 3)
+        assert of(report) == REFUSED
+        before = requests(server)
+        summary, report = await nights(shop, server.url, 1)
+        assert requests(server) == before + 1  # the night's good order
+    assert of(report) == ASIDE
+    assert summary.exit_code == 1
+    today = datetime.now().astimezone().date()
+    (detail,) = [row["detail"] for row in report if row["order_id"] == BAD]
+    assert "failed on 3 nights running" in detail
+    assert f"{today - timedelta(days=3)} to {today - timedelta(days=1)}" in detail
+    assert "endpoint_refused: 订单不存在" in detail
+    assert detail.endswith(f"batchupload release {BAD}")
+    assert summary.next_command == "batchupload release"
+    text = summary.as_text(100)
+    assert "1 needs a person." in text
+    assert "run again" not in text
+
+
+@pytest.mark.parametrize("most", [0, 4])
+async def test_as_many_nights_as_the_config_says(shop: Shop, most: int) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        _, report = await nights(shop, server.url, 4, retry={"base": 0.01, "quarantine_after": most})
+        assert of(report) == REFUSED
+        _, report = await nights(shop, server.url, 1, retry={"base": 0.01, "quarantine_after": most})
+    assert of(report) == (ASIDE if most else REFUSED)
+
+
+async def test_several_runs_of_one_date_are_one_night(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        settings = settings_for(server.url, retry={"quarantine_after": 3})
+        for _ in range(5):
+            _, report = await send(shop.manifest(), settings)
+            assert of(report) == REFUSED
+
+
+async def test_another_photo_releases_it_by_itself(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}:3") as server:
+        _, report = await nights(shop, server.url, 4)
+        assert of(report) == ASIDE
+        shop.write(f"{BAD}/hand.jpg", picture("new"))
+        _, report = await nights(shop, server.url, 1)
+    assert of(report) == UPLOADED
+
+
+async def test_what_is_released_is_sent_and_counted_anew(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        await nights(shop, server.url, 4)
+        listed = await asyncio.to_thread(release, shop)
+        assert f"{BAD}  3 nights" in listed.stdout
+        assert "last endpoint_refused: 订单不存在" in listed.stdout
+        (found,) = json.loads((await asyncio.to_thread(release, shop, "--json")).stdout)
+        assert (found["order_id"], found["streak"]["nights"]) == (BAD, 3)
+        done = await asyncio.to_thread(release, shop, BAD)
+        assert (done.returncode, done.stdout.split(":")[0]) == (0, "Released 1 order")
+        assert "Nothing is set aside" in (await asyncio.to_thread(release, shop)).stdout
+        _, report = await nights(shop, server.url, 3)
+        assert of(report) == REFUSED
+        _, report = await nights(shop, server.url, 1)
+        assert of(report) == ASIDE
+        done = await asyncio.to_thread(release, shop, "--all")
+        assert done.returncode == 0, done.stderr
+        _, report = await nights(shop, server.url, 1)
+    assert of(report) == REFUSED
+
+
+async def test_force_sends_it_all_the_same(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}:3") as server:
+        await nights(shop, server.url, 4)
+        _, report = await nights(shop, server.url, 1, force=True)
+    assert of(report) == UPLOADED
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["http_404=100%", "http_503=100%", "http_500=100%", "no_answer=100%", "reset_in_body=100%", "html_page=100%"],
+)
+async def test_nights_on_which_the_endpoint_was_down_do_not_count(shop: Shop, fault: str) -> None:
+    shop.order(BAD)
+    async with going_wrong(fault) as server:
+        url, port = server.url, server.port
+        waits: dict[str, Any] = {
+            "retry": {"base": 0.01, "attempts": 1, "quarantine_after": 3},
+            "timeouts": {"reply": 0.2},
+        }
+        _, report = await nights(shop, url, 4, **waits)
+        assert ASIDE not in outcomes(report).values()
+    _, report = await nights(shop, url, 1, **waits)  # nobody is there
+    assert of(report)[0] in {"failed", "unknown"}
+    async with Sandbox(port=port):
+        _, report = await nights(shop, url, 1, **waits)
+    assert set(outcomes(report).values()) == {UPLOADED}
+
+
+async def test_an_order_that_the_endpoint_chokes_on_beside_good_ones_is_set_aside_and_stays_unknown(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"http_500@{BAD}") as server:
+        _, report = await nights(shop, server.url, 4)
+    assert of(report) == ("unknown", "quarantined")
+
+
+async def test_an_invalid_order_keeps_its_more_useful_reason(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        await nights(shop, server.url, 4)
+        (shop.folder / f"{BAD}/hand.jpg").unlink()
+        _, report = await nights(shop, server.url, 4)
+    assert of(report) == ("invalid", "photo_missing")
+
+
+async def test_an_order_that_never_failed_can_not_be_released(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        await nights(shop, server.url, 1)
+    done = release(shop, BAD, "HT000002", "HT777777")
+    assert done.returncode == 1
+    assert "Released 1 order" in done.stdout
+    assert "HT000002: no failed night" in done.stdout
+    assert "HT777777: no failed night" in done.stdout
+    assert release(shop, BAD, "--all").returncode == 2
+
+
+async def test_nothing_is_released_while_a_run_is_on_but_what_is_set_aside_is_listed(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        await nights(shop, server.url, 4)
+    shop.orders(40, "HT8")
+    async with Sandbox(SandboxOptions(latency=1.0)) as server:
+        words = command("run", shop.manifest(), "--endpoint", server.url, "--concurrency", "1")
+        async with under_way(words, shop.folder, environment(), lambda: bool(server.accepted)):
+            held = await asyncio.to_thread(release, shop, BAD)
+            listed = await asyncio.to_thread(release, shop)
+    assert (held.returncode, listed.returncode) == (4, 0)
+    assert "another run holds this ledger" in held.stderr
+    assert BAD in listed.stdout
+
+
+async def test_the_command_line_sets_it_and_says_how_to_release(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        await nights(shop, server.url, 2)
+        done = await asyncio.to_thread(
+            batchupload, "run", shop.manifest(), "--quarantine-after", "2", "--endpoint", server.url, cwd=shop.folder
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "1  quarantined" in done.stdout
+    assert "Next:   batchupload release --quarantine-after 2\n" in done.stdout
+
+
+async def test_a_ledger_of_an_earlier_version_goes_on(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        await nights(shop, server.url, 3)
+        with database(shop) as ledger:
+            ledger.execute("DROP TABLE released")
+            ledger.execute("PRAGMA user_version = 1")
+        listed = await asyncio.to_thread(release, shop)
+        assert f"{BAD}  3 nights" in listed.stdout
+        assert batchupload("history", cwd=shop.folder).returncode == 0
+        with database(shop) as ledger:
+            assert ledger.execute("PRAGMA user_version").fetchone() == (1,)  # who only reads leaves it
+        _, report = await nights(shop, server.url, 1)
+    assert of(report) == ASIDE
+    with database(shop) as ledger:
+        assert ledger.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+async def test_what_is_purged_counts_no_more_and_leaves_no_number_of_a_released_order(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        await nights(shop, server.url, 4)
+        await asyncio.to_thread(release, shop, BAD)
+        await nights(shop, server.url, 3)
+        a_night_passes(shop, 100)
+        with database(shop) as ledger, ledger:
+            ledger.execute("UPDATE runs SET ended_at = started_at")
+        done = await asyncio.to_thread(batchupload, "purge", "--older-than", "90d", "--yes", cwd=shop.folder)
+        assert done.returncode == 0, done.stderr
+        assert BAD.encode() not in (shop.folder / "batchupload.db").read_bytes()
+        _, report = await nights(shop, server.url, 1)
+    assert of(report) == REFUSED
+
+
+def send_of(run: int, verdict: Verdict, reason: str = "server_error", photos: bytes = b"a") -> LastSend:
+    return LastSend(run, photos, verdict, reason, "")
+
+
+@pytest.mark.parametrize(
+    ("ended", "stopped", "answered", "verdict", "reason", "counts"),
+    [
+        (True, None, True, Verdict.REJECTED, "endpoint_refused", True),
+        (True, None, True, Verdict.RETRY, "upload_reset", True),
+        (True, None, True, Verdict.AMBIGUOUS, "reply_timeout", True),
+        (True, None, True, Verdict.RETRY, "connection_refused", False),
+        (True, None, True, Verdict.RETRY, "dns_failed", False),
+        (True, None, True, Verdict.RETRY, "unavailable", False),
+        (True, None, True, Verdict.MISADDRESSED, "wrong_address", False),
+        (True, None, False, Verdict.RETRY, "upload_reset", False),
+        (True, "deadline", True, Verdict.REJECTED, "endpoint_refused", True),
+        (True, "deadline", True, Verdict.RETRY, "upload_reset", False),
+        (True, "endpoint_down", True, Verdict.REJECTED, "endpoint_refused", False),
+        (True, "canary", True, Verdict.REJECTED, "endpoint_refused", False),
+        (False, None, True, Verdict.REJECTED, "endpoint_refused", False),
+    ],
+)
+def test_what_counts_against_an_order(
+    ended: bool, stopped: str | None, answered: bool, verdict: Verdict, reason: str, counts: bool
+) -> None:
+    at = night("2026-11-21", ended=ended, stopped=stopped, answered=answered)
+    found = streak([send_of(1, verdict, reason)], {1: at})
+    assert (found is not None) == counts
+
+
+@pytest.mark.parametrize(
+    ("sends", "released", "count"),
+    [
+        ([(1, "rejected", b"a"), (2, "rejected", b"a"), (3, "rejected", b"a")], 0, 3),
+        ([(1, "rejected", b"a"), (2, "rejected", b"b"), (3, "rejected", b"b")], 0, 2),
+        ([(1, "rejected", b"a"), (2, "accepted", b"a"), (3, "rejected", b"a")], 0, 1),
+        ([(1, "rejected", b"a"), (2, "misaddressed", b"a"), (3, "rejected", b"a")], 0, 2),
+        ([(1, "rejected", b"a"), (2, "misaddressed", b"b")], 0, 0),
+        ([(1, "rejected", b"a"), (2, "rejected", b"a"), (3, "rejected", b"a")], 2, 1),
+        ([(1, "rejected", b"a"), (9, "rejected", b"a")], 0, 1),
+    ],
+)
+def test_what_ends_the_count(sends: Sequence[tuple[int, str, bytes]], released: int, count: int) -> None:
+    nights = {run: night(f"2026-11-2{run}", ended=True, stopped=None, answered=True) for run in range(1, 4)}
+    found = streak([send_of(run, Verdict(word), photos=photos) for run, word, photos in sends], nights, released)
+    assert (found.nights if found else 0) == count
