@@ -32,6 +32,7 @@ FOR_NOBODY = {"TypeError", "RuntimeError", "info", "debug", "Field"}
 """Calls whose words are for programmers, for `-v`, or for config.example.yaml, which is in English."""
 NO_MESSAGES = {
     "samples.py",  # notes in the demo's manifest, which is data
+    *("metrics.py", "run_log.py"),  # for Prometheus, and for whoever reads JSON log lines
     # Yet to be put through the catalogue: these came in as it was made.
     *("notice.py", "notify.py", "interview.py", "cli_init.py", "cli_tell.py"),
     "doctor.py:nobody is told: notify.when is never",
