@@ -1,6 +1,7 @@
 """Runs on a cluster of real processes in which something is lost at a random moment; what must hold is checked.
 
-`python tests/cluster_losses.py killed --runs 20` kills a worker, `cut-run` cuts the run off its scheduler,
+`python tests/cluster_losses.py killed --runs 20` kills a worker, `frozen` stops one for a while so that it is
+lost and comes back, `cut-run` cuts the run off its scheduler,
 `cut-workers` the workers (which end by themselves then, and are started again), `coordinator` kills the run and starts
 it again.
 """
@@ -27,7 +28,7 @@ from batchupload.model import PHOTO_FIELDS
 from batchupload.samples import draw_photo
 from batchupload.sandbox import Sandbox, SandboxOptions
 
-WAYS = ("killed", "cut-run", "cut-workers", "coordinator")
+WAYS = ("killed", "frozen", "cut-run", "cut-workers", "coordinator")
 CONCURRENCY = 8
 LATENCY = 0.1
 SURE_SECONDS = 1.0
@@ -116,9 +117,15 @@ async def reached(server: Sandbox, orders: int, run: Process) -> None:
 
 
 async def lose(way: str, workers: Cluster, chance: random.Random) -> None:
+    worker = chance.choice(workers.workers).pid
     if way == "killed":
         with suppress(ProcessLookupError):
-            os.kill(chance.choice(workers.workers).pid, signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
+        return
+    if way == "frozen":
+        os.kill(worker, signal.SIGSTOP)
+        await asyncio.sleep(chance.uniform(1.0, 14.0))
+        os.kill(worker, signal.SIGCONT)
         return
     wire = workers.wire if way == "cut-run" else workers.worker_wire
     wire.cut()

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from batchupload.language import _
+from batchupload.logs import event
 from batchupload.model import BatchuploadError
 from batchupload.settings import ClusterSettings
 from batchupload.workers.dask_link import DaskLink, first_line, security
@@ -131,12 +132,15 @@ class DaskCluster:
                 there = await self._there()
             except (OSError, BatchuploadError):
                 if not lost:
-                    log.warning(_("The scheduler is lost; the workers that are known go on, no new one can join."))
+                    log.warning(
+                        _("The scheduler is lost; the workers that are known go on, no new one can join."),
+                        extra=event("scheduler_lost"),
+                    )
                 lost = True
                 await self._leave()
             else:
                 if lost:
-                    log.warning(_("The scheduler is back."))
+                    log.warning(_("The scheduler is back."), extra=event("scheduler_back"))
                 lost = False
                 for address in there - self._known.keys():
                     self._known[address] = self._group.create_task(self._try(address))
@@ -170,7 +174,7 @@ class DaskCluster:
         except UnfitWorkerError as error:
             self._refuse(address, str(error))
         else:
-            log.info("Worker %s joins", name)
+            log.info("Worker %s joins", name, extra=event("worker_joined", worker=name))
             self._joined.set()
             self._join(DaskLink(name, comm))
             comm = None
@@ -238,7 +242,7 @@ class DaskCluster:
 
     def _refuse(self, address: str, why: str) -> None:
         self._refusals[address] = why
-        log.warning(_("Worker %s is refused: %s."), address, why)
+        log.warning(_("Worker %s is refused: %s."), address, why, extra=event("worker_refused"))
 
     def _nobody(self) -> str:
         address, patience = self._address, self._settings.patience

@@ -5,6 +5,7 @@ import logging
 from contextlib import suppress
 
 from batchupload.language import _
+from batchupload.logs import event
 from batchupload.workers.words import Answer, Ask, Link, LinkLostError, Looked, Ready, Sent
 
 KEEP_SECONDS = 2.0
@@ -51,7 +52,7 @@ class Hand:
                 group.create_task(self._give())
                 group.create_task(self._take())
         except* LinkLostError as lost:
-            log.warning(_("Worker %s is lost: %s"), self.link.name, lost.exceptions[0])
+            log.warning(_("Worker %s is lost: %s"), self.link.name, lost.exceptions[0], extra=event("worker_lost"))
         finally:
             self.give_up()
 
