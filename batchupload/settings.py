@@ -257,13 +257,13 @@ class ClusterSettings(Section):
         if address is None or re.fullmatch(r"local:([1-9]|[1-5][0-9]|6[0-4])", address):
             return address
         if not re.fullmatch(r"(tcp|tls)://([^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", address):
-            raise ValueError("give tcp://HOST:PORT or tls://HOST:PORT of the scheduler, or local:1 to local:64")
+            raise ValueError(_("give tcp://HOST:PORT or tls://HOST:PORT of the scheduler, or local:1 to local:64"))
         return address
 
     @model_validator(mode="after")
     def _with_its_files(self) -> Self:
         if (self.address or "").startswith("tls://") and None in self.files:
-            raise ValueError("tls:// needs cluster.ca, cluster.cert and cluster.key")
+            raise ValueError(_("tls:// needs cluster.ca, cluster.cert and cluster.key"))
         return self
 
 

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.settings import ClusterSettings
 from batchupload.workers.dask_link import DaskLink, first_line, security
@@ -105,8 +106,12 @@ class DaskCluster:
                 )
         except (OSError, ValueError) as error:
             raise BatchuploadError(
-                f"{self._address}: no scheduler answers there ({first_line(error)}). Start one with `dask scheduler`, "
-                "or correct the address, and the files of cluster.ca, cluster.cert and cluster.key."
+                _(
+                    "{address}: no scheduler answers there ({error}). Start one with `dask scheduler`, or correct the "
+                    "address, and the files of cluster.ca, cluster.cert and cluster.key.",
+                    address=self._address,
+                    error=first_line(error),
+                )
             ) from None
 
     async def _leave(self) -> None:
@@ -126,12 +131,12 @@ class DaskCluster:
                 there = await self._there()
             except (OSError, BatchuploadError):
                 if not lost:
-                    log.warning("The scheduler is lost; the workers that are known go on, no new one can join.")
+                    log.warning(_("The scheduler is lost; the workers that are known go on, no new one can join."))
                 lost = True
                 await self._leave()
             else:
                 if lost:
-                    log.warning("The scheduler is back.")
+                    log.warning(_("The scheduler is back."))
                 lost = False
                 for address in there - self._known.keys():
                     self._known[address] = self._group.create_task(self._try(address))
@@ -159,9 +164,9 @@ class DaskCluster:
             async with asyncio.timeout(self._begin.settings.timeouts.photos + CONNECT_SECONDS):
                 name = await self._ready(comm)
         except TimeoutError:
-            self._refuse(address, "it does not answer in time: look at its log")
+            self._refuse(address, _("it does not answer in time: look at its log"))
         except OSError as error:
-            self._refuse(address, f"it can't be spoken to ({first_line(error)}): look at its log")
+            self._refuse(address, _("it can't be spoken to ({error}): look at its log", error=first_line(error)))
         except UnfitWorkerError as error:
             self._refuse(address, str(error))
         else:
@@ -178,7 +183,13 @@ class DaskCluster:
             raise OSError("the scheduler is lost")
         told = await self._client.run(admit, workers=[address], on_error="return")
         if isinstance(error := told.get(address), BaseException):
-            raise UnfitWorkerError(f"it can't begin ({first_line(error)}): install {version()} there, as it is here")
+            raise UnfitWorkerError(
+                _(
+                    "it can't begin ({error}): install {version} there, as it is here",
+                    error=first_line(error),
+                    version=version(),
+                )
+            )
 
     async def _reach(self, address: str) -> "Comm":
         from distributed.comm import connect
@@ -188,8 +199,11 @@ class DaskCluster:
             comm = await connect(address, timeout=CONNECT_SECONDS, **arguments)
         except OSError as error:
             raise UnfitWorkerError(
-                f"it can't be reached from here ({first_line(error)}): open its port (--worker-port), for orders and "
-                "settings don't go through the scheduler"
+                _(
+                    "it can't be reached from here ({error}): open its port (--worker-port), for orders and settings "
+                    "don't go through the scheduler",
+                    error=first_line(error),
+                )
             ) from None
         await comm.write({"op": KNOCK, "reply": False})
         return comm
@@ -199,13 +213,19 @@ class DaskCluster:
         theirs, clock = await comm.read()
         heard = time.time()
         if theirs != version():
-            raise UnfitWorkerError(f"it has {theirs}, this run {version()}: install the same there")
+            raise UnfitWorkerError(
+                _("it has {theirs}, this run {ours}: install the same there", theirs=theirs, ours=version())
+            )
         # Its clock was read at some moment between the two.
         off = max(asked - clock, clock - heard)
         if off > self._settings.clock_tolerance:
             raise UnfitWorkerError(
-                f"its clock is {off:.0f} s from this machine's: have both set by the network "
-                f"(cluster.clock_tolerance is {self._settings.clock_tolerance:g} s)"
+                _(
+                    "its clock is {seconds:.0f} s from this machine's: have both set by the network "
+                    "(cluster.clock_tolerance is {tolerance:g} s)",
+                    seconds=off,
+                    tolerance=self._settings.clock_tolerance,
+                )
             )
 
     async def _ready(self, comm: "Comm") -> str:
@@ -218,10 +238,19 @@ class DaskCluster:
 
     def _refuse(self, address: str, why: str) -> None:
         self._refusals[address] = why
-        log.warning("Worker %s is refused: %s.", address, why)
+        log.warning(_("Worker {address} is refused: {why}.", address=address, why=why))
 
     def _nobody(self) -> str:
-        waited = f"{self._address}: no worker to be used in {self._settings.patience:g} s (cluster.patience). "
         if not self._refusals:
-            return f"{waited}Start some: dask worker {self._address}"
-        return waited + "Refused were:\n" + "\n".join(f"{where}: {why}." for where, why in self._refusals.items())
+            return _(
+                "{address}: no worker in {seconds:g} s (cluster.patience). Start some: dask worker {address}",
+                address=self._address,
+                seconds=self._settings.patience,
+            )
+        refused = "\n".join(f"{where}: {why}." for where, why in self._refusals.items())
+        return _(
+            "{address}: no worker to be used in {seconds:g} s (cluster.patience). Refused were:\n{refused}",
+            address=self._address,
+            seconds=self._settings.patience,
+            refused=refused,
+        )

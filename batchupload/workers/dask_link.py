@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from batchupload.language import N_, _
 from batchupload.model import BatchuploadError
 from batchupload.settings import ClusterSettings
 from batchupload.workers.door import BETWEEN_SECONDS
@@ -19,7 +20,7 @@ SILENCE_SECONDS = 5.0
 """A worker that says nothing for so long is given up; it says something each second."""
 ASKS_AT_ONCE = 64
 """In one message: about 400 KB where each is to look at 16 orders."""
-NO_DASK = "--cluster needs: pip install 'batchupload[cluster]'"
+NO_DASK = N_("--cluster needs: pip install 'batchupload[cluster]'")
 
 
 class DaskLink:
@@ -52,8 +53,9 @@ class DaskLink:
 
     def _lost(self, error: OSError) -> LinkLostError:
         self._comm.abort()
-        silent = f"it said nothing for {SILENCE_SECONDS:g} s"
-        return LinkLostError(silent if isinstance(error, TimeoutError) else "its connection broke")
+        if isinstance(error, TimeoutError):
+            return LinkLostError(_("it said nothing for {seconds:g} s", seconds=SILENCE_SECONDS))
+        return LinkLostError(_("its connection broke"))
 
 
 def security(settings: ClusterSettings) -> "Security | None":
@@ -61,7 +63,7 @@ def security(settings: ClusterSettings) -> "Security | None":
     try:
         import distributed
     except ImportError:
-        raise BatchuploadError(NO_DASK) from None
+        raise BatchuploadError(_(NO_DASK)) from None
     for name in ("distributed", "distributed.client", "tornado", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what there is to say of a loss is said here
     if not (settings.address or "").startswith("tls://"):
@@ -72,8 +74,10 @@ def security(settings: ClusterSettings) -> "Security | None":
         made.get_connection_args("client")
     except OSError as error:  # among them ssl.SSLError
         raise BatchuploadError(
-            f"cluster.ca, cluster.cert or cluster.key can't be used ({first_line(error)}): "
-            "give PEM files that belong together."
+            _(
+                "cluster.ca, cluster.cert or cluster.key can't be used ({error}): give PEM files that belong together.",
+                error=first_line(error),
+            )
         ) from None
     return made
 

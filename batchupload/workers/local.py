@@ -4,6 +4,7 @@ import logging
 from contextlib import AsyncExitStack
 from types import TracebackType
 
+from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.workers import door
 
@@ -34,7 +35,9 @@ class LocalWorkers:
                 )
             )
         except (OSError, RuntimeError) as error:
-            raise BatchuploadError(f"local:{self._count} could not be started: {error}.") from None
+            raise BatchuploadError(
+                _("local:{count} could not be started: {error}.", count=self._count, error=error)
+            ) from None
         return str(cluster.scheduler_address)
 
     async def __aexit__(
