@@ -1,11 +1,7 @@
 """Text as a terminal shows it: a Chinese character takes two columns there, and a line may break behind it. Pure."""
 
 import re
-
-from rich.cells import cell_len as width
-from rich.cells import chop_cells
-
-__all__ = ["cut", "pad", "width", "wrap"]
+from unicodedata import combining, east_asian_width
 
 # What stays together on a line: a Chinese character with the marks before and behind it, or a word up to a space or
 # the next such character. Spaces in front are left out where a line begins.
@@ -15,6 +11,13 @@ _PIECES = re.compile(
 )
 
 
+def width(text: str) -> int:
+    """Columns that `text`, of one line, takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(one) else 2 if east_asian_width(one) in "WF" else 1 for one in text)
+
+
 def pad(text: str, columns: int) -> str:
     """With spaces behind it up to so many columns; a longer text stays whole."""
     return text + " " * (columns - width(text))
@@ -22,7 +25,11 @@ def pad(text: str, columns: int) -> str:
 
 def cut(text: str, columns: int) -> str:
     """No more than so many columns, with `…` where something is missing."""
-    return text if width(text) <= columns else chop_cells(text, columns - 1)[0].rstrip() + "…"
+    if width(text) <= columns:
+        return text
+    while width(text) > columns - 1:
+        text = text[:-1]
+    return text.rstrip() + "…"
 
 
 def wrap(text: str, columns: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import atexit
 import io
-import logging
 import os
 import signal
 import sys
@@ -12,13 +11,15 @@ from typing import Any
 
 import click
 
-from batchupload import __version__, cli_care
+from batchupload import __version__, cli_care, cli_watch
 from batchupload.cli_init import init
 from batchupload.cli_language import in_words
 from batchupload.cli_scan import scan
 from batchupload.cli_tell import notify, see_through, teller
+from batchupload.colour import wanted, with_outcomes_painted
 from batchupload.console import leave, say, screen_width, tell
 from batchupload.language import _, choose, speak
+from batchupload.logs import start_logging
 from batchupload.model import BatchuploadError
 from batchupload.options import JOB_OPTIONS, PROFILE, QUARANTINE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
@@ -35,19 +36,6 @@ EXIT_CODES = {
     143: "stopped by SIGTERM, drained",
 }
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
-
-
-class LogLines(logging.Handler):
-    """Log lines on standard error as it is at that moment: the live display stands in for it, so that they go above.
-
-    Where it can't be written they are lost, and nothing else is.
-    """
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        with suppress(OSError):
-            sys.stderr.write(f"{self.format(record)}\n")
-            sys.stderr.flush()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EXIT_CODES)
@@ -157,6 +145,7 @@ def demo(folder: Path | None, orders: int) -> None:
     """
     from batchupload.demo import play
 
+    start_logging(0)
     leave(play(folder, orders, say, screen_width()))
 
 
@@ -191,23 +180,27 @@ def history(config: Path | None, profile: str | None, as_json: bool, limit: int)
 
 
 @cli.command()
-@click.argument("what", metavar="RUN|ORDER")
+@click.argument("what", metavar="RUN|ORDER|ID")
 @_LEDGER_OPTIONS
 def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> None:
-    """Show what the ledger knows of a run, by its number, or of an order: each attempt, and what each run said."""
+    """Show what the ledger knows of a run, by its number, or of an order: each attempt, and what each run said.
+
+    ID is that of an order's row in a run, RUN-LINE, as JSON log lines have it.
+    """
     from batchupload import history as past
 
     with past.read_ledger(_ledger_path(config, profile)) as ledger:
         run = ledger.run(int(what), groups=True) if what.isascii() and what.isdigit() and len(what) < 10 else None
-        attempts, outcomes = ledger.attempts(what), ledger.outcomes(what)
+        order = what if ledger.outcomes(what) else ledger.order_of(what) or what
+        attempts, outcomes = ledger.attempts(order), ledger.outcomes(order)
         lines = [
-            _("Order {what}", what=what),
+            _("Order {what}", what=order),
             *(attempt.line() for attempt in attempts),
             *(said.text() for said in outcomes),
         ]
         text = run.text() if run else "\n".join(lines)
     if as_json:
-        text = past.as_json(run or {"order_id": what, "attempts": attempts, "outcomes": outcomes})
+        text = past.as_json(run or {"order_id": order, "attempts": attempts, "outcomes": outcomes})
     elif not (run or attempts or outcomes):
         raise BatchuploadError(
             _("{what}: the ledger knows no such run or order. `batchupload history` lists the runs.", what=what)
@@ -215,7 +208,7 @@ def show(what: str, config: Path | None, profile: str | None, as_json: bool) -> 
     say(text)
 
 
-for command in (init, notify, scan, *cli_care.COMMANDS):
+for command in (init, notify, scan, *cli_care.COMMANDS, cli_watch.status):
     cli.add_command(command)
 
 
@@ -235,7 +228,7 @@ def main() -> None:
             error.show()
         leave(error.exit_code)
     except BatchuploadError as error:
-        tell(str(error))
+        tell(str(error), "not_begun", exit_code=error.exit_code)
         leave(error.exit_code)
     except BrokenPipeError:
         leave(1)
@@ -259,9 +252,11 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
 
     from batchupload.job import Wish, execute, plan
 
+    early = options["log_format"] or os.environ.get("BATCHUPLOAD_LOG_FORMAT")
+    start_logging(0, as_json=early == "json")  # also for what is wrong with the settings
     given = settings_from(options, send=send)
     settings = given.settings
-    _log(options["verbose"])
+    start_logging(options["verbose"], as_json=settings.log.format == "json", quiet=options["quiet"])
     told = teller(settings, sends=send)
     try:
         paths = manifests or settings.manifest.paths
@@ -277,7 +272,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         summary = asyncio.Runner().run(execute(wish, settings, planned))
     except BatchuploadError as error:
         message = told.could_not_begin(error.exit_code, EXIT_CODES[error.exit_code])
-        tell(str(error))
+        tell(str(error), "not_begun", exit_code=error.exit_code)
         see_through(message)
         leave(error.exit_code)
     message = told.ended(summary)  # on its way before the screen, which may not be read
@@ -286,22 +281,14 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         if options["as_json"]:
             click.echo(summary.as_json())
         elif not options["quiet"]:
-            click.echo(summary.as_text(screen_width()))
+            text, coloured = summary.as_text(screen_width()), wanted(sys.stdout)
+            click.echo(with_outcomes_painted(text) if coloured else text, color=coloured)
     except OSError as error:  # what the run came to is in its report, and in its exit code
-        tell(_("the summary can't be printed ({why}). Report: {report}", why=error.strerror, report=summary.report))
+        text = _("the summary can't be printed ({why}). Report: {report}", why=error.strerror, report=summary.report)
+        tell(text, "summary_not_printed")
     see_through(message)
     leave(summary.exit_code)
 
 
 def _ledger_path(config: Path | None, profile: str | None) -> Path:
     return settings_from({"config": config, "profile": profile}, send=False).settings.ledger.path
-
-
-def _log(verbosity: int) -> None:
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[LogLines()]
-    )
-    logging.getLogger("batchupload").setLevel(logging.INFO if verbosity else logging.WARNING)
-    if verbosity > 1:
-        for library in ("aiohttp", "asyncio", "batchupload"):  # not Pillow, which logs what photos say of people
-            logging.getLogger(library).setLevel(logging.DEBUG)

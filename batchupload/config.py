@@ -54,6 +54,7 @@ ANCHORED = (
     ("photos", "root"),
     ("ledger", "path"),
     ("report", "folder"),
+    ("metrics", "textfile"),
     ("cluster", "ca"),
     ("cluster", "cert"),
     ("cluster", "key"),

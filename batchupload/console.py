@@ -1,5 +1,6 @@
 """What every command says and how it ends: words on the screen, the way out."""
 
+import logging
 import os
 import shutil
 import sys
@@ -8,9 +9,13 @@ from typing import NoReturn
 
 import click
 
+from batchupload.colour import wanted
 from batchupload.language import _
+from batchupload.logs import event, is_json
 from batchupload.model import BatchuploadError
 from batchupload.stderr import settle
+
+log = logging.getLogger(__name__)
 
 
 class OutputError(BatchuploadError):
@@ -23,15 +28,18 @@ def say(text: str) -> None:
     """Print what was asked for. Raises `BrokenPipeError`, which needs no words, and `OutputError`."""
     settle()
     try:
-        click.echo(text)
+        click.echo(text, color=wanted(sys.stdout))
     except BrokenPipeError:
         raise
     except OSError as error:
         raise OutputError(_("standard output can't be written ({why}).", why=error.strerror)) from None
 
 
-def tell(text: str) -> None:
-    """Say it on standard error, as far as that can be written."""
+def tell(text: str, what: str = "told", **fields: object) -> None:
+    """Say it on standard error, as far as that can be written; where log lines are JSON as the event `what`."""
+    if is_json():
+        log.error("%s", text, extra=event(what, **fields))
+        return
     with suppress(OSError):
         click.echo(f"batchupload: {text}", err=True)
 

@@ -3,11 +3,12 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from batchupload.cells import pad, width
 from batchupload.failures import Group
@@ -15,6 +16,7 @@ from batchupload.language import N_, _
 from batchupload.ledger_file import connect, distrusted, existing, failed, is_held
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
+from batchupload.row_log import read_row_id, row_id
 from batchupload.since import Since, failed_in, grouped, since
 from batchupload.summary import NEXT_STEP, called, duration, size
 
@@ -139,6 +141,8 @@ class PastAttempt:
 class PastOutcome:
     """What a run said of an order."""
 
+    id: str
+    """Of the row in that run, as log lines have it."""
     run: int
     line: int
     outcome: str
@@ -150,13 +154,28 @@ class PastOutcome:
         sentence = next((reason.sentence for reason in Reason if reason == self.reason), self.reason)
         detail = f" [{self.detail}]" if self.detail else ""
         return _(
-            "  run {run}, line {line}: {outcome}. {sentence}{detail}",
+            "  run {run}, line {line}: {outcome}. {sentence}{detail} ({id})",
             run=self.run,
             line=self.line,
             outcome=called(self.outcome),
             sentence=sentence,
             detail=detail,
+            id=self.id,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The newest run, without its counts, which take a while for many rows."""
+
+    run: int
+    started_at: str
+    ended_at: str | None
+    pid: int
+    manifests: Sequence[str]
+    report: str
+    summary: Mapping[str, Any] | None
+    """What `run --json` said at its end."""
 
 
 @contextmanager
@@ -208,6 +227,17 @@ class History:
             failed_in(self._database, run) if groups else None,
         )  # fmt: skip
 
+    def last(self) -> LastRun | None:
+        """The newest run, if there was one."""
+        found = self._database.execute(
+            "SELECT id, started_at, ended_at, pid, manifests, report, summary FROM runs ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        if found is None:
+            return None
+        run, started_at, ended_at, pid, manifests, report, summary = found
+        said = json.loads(summary) if summary else None
+        return LastRun(run, started_at, ended_at, pid, json.loads(manifests), report, said)
+
     def _goes_on(self, pid: int) -> bool:
         """Whether the newest run does: it holds the ledger. Its process number may be another's by now."""
         held = is_held(self._path)
@@ -231,9 +261,22 @@ class History:
     def outcomes(self, order_id: str) -> list[PastOutcome]:
         """What each run said of an order."""
         found = self._database.execute(
-            "SELECT run, line, outcome, reason, detail FROM outcomes WHERE order_id = ? ORDER BY run, line", (order_id,)
+            "SELECT CASE WHEN json_array_length(manifests) > 1 THEN manifest + 1 END, run, line, outcome, reason, "
+            "detail FROM outcomes JOIN runs ON runs.id = run WHERE order_id = ? ORDER BY run, line",
+            (order_id,),
         )
-        return [PastOutcome(*row) for row in found]
+        return [PastOutcome(row_id(run, line, place), run, line, *rest) for place, run, line, *rest in found]
+
+    def order_of(self, identity: str) -> str | None:
+        """The number of the order whose row in a run has this id, if there is one."""
+        if (parts := read_row_id(identity)) is None:
+            return None
+        run, manifest, line = parts
+        found = self._database.execute(
+            "SELECT order_id FROM outcomes WHERE run = ? AND manifest = ? AND line = ?",
+            (run, (manifest or 1) - 1, line),
+        ).fetchone()
+        return str(found[0]) if found else None
 
 
 def as_json(found: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from batchupload.language import _
+from batchupload.logs import event
 from batchupload.manifest import Layout, has_numbers, open_manifest
 from batchupload.shop_settings import ManifestSettings
 from batchupload.source import STDIN, ManifestError
@@ -24,7 +25,12 @@ def open_manifests(named: Sequence[Path], only: frozenset[str], settings: Manife
         if not (name := str(path)).isprintable():  # bytes that are no UTF-8 could not be written down
             raise ManifestError(_("{name!a}: this file name can't be written in a report. Rename the file.", name=name))
         if first := layouts.get(path.resolve()):
-            log.warning(_("%s is the same file as %s: its rows are taken once."), path, first.path)
+            log.warning(
+                _("%s is the same file as %s: its rows are taken once."),
+                path,
+                first.path,
+                extra=event("manifest_named_twice"),
+            )
             continue
         layout = open_manifest(path, settings)
         if only and not layout.is_report:
@@ -32,7 +38,11 @@ def open_manifests(named: Sequence[Path], only: frozenset[str], settings: Manife
                 _("{path}: --only needs an earlier report, and this is none. Leave --only out.", path=path)
             )
         if by_pattern and layout.is_report and not only:
-            log.warning(_("%s is an earlier report, and left out: name it to send its orders again."), path)
+            log.warning(
+                _("%s is an earlier report, and left out: name it to send its orders again."),
+                path,
+                extra=event("report_left_out"),
+            )
             continue
         if has_numbers(layout):
             log.warning(
@@ -41,6 +51,7 @@ def open_manifests(named: Sequence[Path], only: frozenset[str], settings: Manife
                     "show. Where yours have such, format the column as text and type them anew."
                 ),
                 path,
+                extra=event("order_numbers_as_numbers"),
             )
         layouts[path.resolve()] = layout
     if not layouts:

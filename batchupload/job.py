@@ -4,7 +4,9 @@ import asyncio
 import functools
 import itertools
 import logging
+import os
 import signal
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -12,18 +14,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from batchupload import __version__, run_log
 from batchupload.bounds import what_bounded
 from batchupload.deadline import seconds_until
 from batchupload.inputs import open_manifests
 from batchupload.language import _
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
+from batchupload.logs import RUN, event, remark
 from batchupload.manifest import Layout, read_rows
+from batchupload.metrics_out import open_metrics
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.page.beside import page_beside
 from batchupload.pipeline import Pipeline
-from batchupload.progress import display_for, tell, watch
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
@@ -37,11 +41,15 @@ from batchupload.report import (
     move_back,
     report_path,
 )
-from batchupload.settings import Settings
-from batchupload.site import Site
+from batchupload.row_log import RowLog
+from batchupload.run_log import EventDisplay, log_pace
+from batchupload.screen import display_for, watch
+from batchupload.settings import MetricsSettings, Settings
+from batchupload.snapshot import Lookout, RunFacts, pace_now
 from batchupload.source import STDIN, is_changed
+from batchupload.status_file import keep_status, status_path
 from batchupload.stop import Stop
-from batchupload.summary import AGAIN, Summary, Tally, size
+from batchupload.summary import AGAIN, Summary, Tally
 from batchupload.survey import Survey, survey
 from batchupload.throttle import BYTES_CREDIT, Throttle
 from batchupload.workers.sites import open_site
@@ -98,7 +106,7 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     layouts = open_manifests(wish.manifests, wish.only, settings.manifest)
     if not wish.quiet:
         for layout in layouts:
-            tell(f"{layout}\n")
+            remark("manifest_found", str(layout), manifest=str(layout.path))
     return Plan(layouts, survey(_rows(layouts, wish, settings), settings.photos.root), began)
 
 
@@ -119,20 +127,28 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         readers = stack.enter_context(Readers(settings.timeouts.photos))
         rows = _rows(plan.layouts, wish, settings)
         site = await stack.enter_async_context(open_site(settings, readers, stop, bandwidth, rows, send=wish.send))
+        metrics = await stack.enter_async_context(open_metrics(settings.metrics if wish.send else MetricsSettings()))
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
-        recorder = Recorder(
-            ledger, report, tally, stop, mask_orders=settings.log.mask_orders, max_failures=settings.pace.max_failures
-        )
+        row_log = RowLog(ledger.run if ledger else None, manifests, mask_orders=settings.log.mask_orders)
+        recorder = Recorder(ledger, report, tally, stop, row_log=row_log, max_failures=settings.pace.max_failures)
         pipeline = Pipeline(
             settings, plan.survey, site, readers, pace, stop, recorder, send=wish.send, force=wish.force
         )
         stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
-        display = display_for(quiet=wish.quiet, verbose=wish.verbose)
-        note = functools.partial(_note, pace if wish.send else None, stop, rate, bandwidth, site)
+        as_events = settings.log.format == "json" and not wish.quiet
+        display = EventDisplay() if as_events else display_for(quiet=wish.quiet, verbose=wish.verbose)
+        pace_of = functools.partial(pace_now, pace if wish.send else None, stop, rate, bandwidth, site)
+        lookout = Lookout(tally, total, pace_of, loop.time, sends=wish.send)
+        facts = _facts(ledger, began, manifests, path)
+        RUN.set(facts.run)
+        run_log.began(facts, total, sends=wish.send)
+        status = keep_status(status_path(ledger.path), facts, lookout.look) if ledger else None
+        figures = metrics.of(facts, lookout.look, ledger) if ledger else None
+        await stack.enter_async_context(_beside(status, figures, log_pace(lookout.look)))
         async with _beside(
-            watch(display, tally, total, note, sends=wish.send) if display else None,
+            watch(display, lookout.look) if display else None,
             _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
         ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
@@ -166,13 +182,16 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             try:
                 await ledger.end_run(datetime.now().astimezone(), summary.as_json())
             except LedgerError as error:
-                log.error("%s", error)
+                log.error("%s", error, extra=event("ledger_lost"))
                 summary = replace(summary, stopped=Reason.LEDGER_LOST)
+    await metrics.ended(summary.exit_code)
     for ending in recorder.unreported:
-        tell(_("not in the report: {line}\n", line=recorder.line(ending)))
+        text = _("not in the report: {line}\n", line=row_log.line(ending))
+        remark("not_in_report", text.rstrip())
     if settings.report.page and recorder.lost is not Reason.REPORT_LOST and not stop.impatient:
         hurried = stop.cause is Reason.DEADLINE or stop.signal is not None
         summary = replace(summary, page=await page_beside(path, records.before, hurried=hurried))
+    run_log.ended(summary)
     return summary
 
 
@@ -229,6 +248,12 @@ def _deadline(
     return stop.at_deadline(seconds, settings.timeouts.drain, writing)
 
 
+def _facts(ledger: Ledger | None, began: datetime, manifests: Sequence[Path], report: Path) -> RunFacts:
+    run, started_at = ledger.run if ledger else None, began.isoformat(timespec="milliseconds")
+    paths = tuple(str(path.absolute()) for path in manifests)
+    return RunFacts(run, started_at, paths, str(report.absolute()), os.getpid(), socket.gethostname(), __version__)
+
+
 @asynccontextmanager
 async def _beside(*companions: Coroutine[None, None, None] | None) -> AsyncGenerator[None, None]:
     """Have these go on while the block does, and end with it."""
@@ -258,21 +283,6 @@ def _changed(plan: Plan) -> str:
     return ""
 
 
-def _note(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Throttle | None, site: Site) -> str:
-    if stop.cause:
-        return _("stopping: orders under way may end")
-    if not pace:
-        return site.told
-    if pace.down:
-        return _("the endpoint takes nothing at present; one order at a time probes it")
-    if pace.paused >= 1:
-        return _("the endpoint asked for {paused:.0f} s of quiet", paused=pace.paused)
-    held = [_("at most {rate:g} orders/s", rate=rate.rate)] if rate and rate.rate else []
-    held += [_("at most {size}/s", size=size(bandwidth.rate))] if bandwidth and bandwidth.rate else []
-    at_once = _("{concurrency} at once ({why})", concurrency=pace.concurrency, why=pace.why)
-    return ", ".join([at_once, *held, *filter(None, [site.told])])
-
-
 @contextmanager
 def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float) -> Generator[None, None, None]:
     """The first SIGINT, SIGTERM or SIGHUP lets the orders under way end, a second one breaks them off."""
@@ -288,7 +298,8 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
             return
         stop.signal = number
         stop.ask(Reason.STOPPED)
-        tell(_("\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n", drain=drain))
+        text = _("\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n", drain=drain)
+        remark("stop_asked", text.removesuffix("\n"), signal=number.name)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, so that the run outlives its terminal

@@ -112,6 +112,18 @@ class Ledger:
             raise failed(self.path, error) from None
         return Path(found[1]) if found and Path(found[1]) != _absolute(report) else None
 
+    def last_ends(self) -> tuple[float | None, float | None]:
+        """When the newest run with exit 0 or 1 ended, and the newest with exit 0, in Unix time; of runs before."""
+        try:
+            found = self._database.execute(
+                "SELECT max(at) FILTER (WHERE code IN (0, 1)), max(at) FILTER (WHERE code = 0) FROM (SELECT "
+                "CAST(strftime('%s', ended_at) AS INTEGER) AS at, json_extract(summary, '$.exit_code') AS code "
+                "FROM runs WHERE ended_at IS NOT NULL)"
+            ).fetchone()
+        except sqlite3.Error:
+            return None, None  # what is wrong with the ledger is found out, and said, where it is written
+        return found[0], found[1]
+
     async def start_run(self, started_at: datetime, endpoint: str, manifests: Sequence[Path], report: Path) -> None:
         """Put the run on record. Raises `LedgerError`."""
         self._endpoint = endpoint

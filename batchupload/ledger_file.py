@@ -290,10 +290,16 @@ def _sign(path: Path) -> None:
 
 def _holder(path: Path) -> str:
     """Who holds the ledger, as far as it tells."""
+    found = holder(path)
+    return _(": process {pid}, begun {begun}", pid=found[0], begun=found[1]) if found else ""
+
+
+def holder(path: Path) -> tuple[int, str] | None:
+    """Process number and time of who holds the ledger at `path`, or held it last, as far as it tells."""
     with suppress(OSError, ValueError):
-        if found := re.match(r"process (\d+), begun ([\d :-]+)$", _lock_path(path).read_text()):
-            return _(": process {pid}, begun {begun}", pid=found[1], begun=found[2])
-    return ""
+        if found := re.match(r"process (\d+), begun ([\d :-]+)$", _lock_path(resolved(path)).read_text()):
+            return int(found[1]), found[2]
+    return None
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from batchupload.ending import already_uploaded, good, not_tried_again, set_aside, unusable
 from batchupload.language import _
+from batchupload.logs import event
 from batchupload.model import AwayPhotos, Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
@@ -132,5 +133,6 @@ class Loading:
             for place, other in self._sightings.meet(order_id, found.digest)
         ]
         if self._sightings.full and not was_full:
-            log.warning(_("So many photos that those to come are compared only with those up to here."))
+            text = _("So many photos that those to come are compared only with those up to here.")
+            log.warning(text, extra=event("comparison_full"))
         return notes

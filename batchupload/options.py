@@ -35,6 +35,7 @@ SETTING_OF = {
     "max_failures": "pace.max_failures",
     "quarantine_after": "retry.quarantine_after",
     "pattern": "scan.patterns",
+    "log_format": "log.format",
     "notify": "notify.when",
     "cluster": "cluster.address",
 }
@@ -42,7 +43,7 @@ OF_THESE_MANIFESTS = frozenset({"encoding", "delimiter", "sheet"})
 """Options that say how manifests are to be read; a report needs none of them."""
 SETS_ASIDE = frozenset({"quarantine_after"})
 """Options that say which orders are set aside."""
-NOT_REPEATED = frozenset({"deadline", "canary", "max_failures", "pattern"})
+NOT_REPEATED = frozenset({"deadline", "canary", "max_failures", "pattern", "log_format"})
 """Options that a command which goes on from here doesn't need."""
 
 
@@ -130,6 +131,9 @@ JOB_OPTIONS = options_of(
     click.option("--cluster", metavar="ADDRESS", help="Work on a Dask cluster: tls://HOST:8786, or local:4."),
     click.option("-q", "--quiet", is_flag=True, help="No progress, and no summary but for --json."),
     click.option("-v", "--verbose", count=True, help="A line for each row; -vv also tells what the libraries say."),
+    click.option(
+        "--log-format", type=click.Choice(["text", "json"]), help="Log lines on standard error as text or JSON [text]."
+    ),
     click.option("--json", "as_json", is_flag=True, help="The summary as one line of JSON on standard output."),
 )
 

@@ -85,6 +85,11 @@ class Pace:
         return min(self._limit.value, CANARY_SENDS) if self._testing else self._limit.value
 
     @property
+    def under_way(self) -> int:
+        """Sends that are under way at present."""
+        return self._under_way
+
+    @property
     def why(self) -> str:
         """Why it is as many, for a person."""
         return _("the first orders go ahead") if self._testing else self._limit.why

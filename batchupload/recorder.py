@@ -7,9 +7,11 @@ from batchupload.budget import overspent
 from batchupload.language import _
 from batchupload.ledger import Ledger
 from batchupload.ledger_file import LedgerError
+from batchupload.logs import event
 from batchupload.model import Attempt, Ending, Loaded, Standing
 from batchupload.reasons import Reason
 from batchupload.report import Report, ReportLostError
+from batchupload.row_log import RowLog
 from batchupload.stop import Stop
 from batchupload.summary import Tally
 
@@ -29,14 +31,14 @@ class Recorder:
         tally: Tally,
         stop: Stop,
         *,
-        mask_orders: bool = False,
+        row_log: RowLog | None = None,
         max_failures: str | None = None,
     ) -> None:
         self._ledger = ledger
         self._report: Report | None = report
         self._tally = tally
         self._stop = stop
-        self._mask_orders = mask_orders
+        self._row_log = row_log
         self._max_failures = max_failures
         self.lost: Reason | None = None
         """Which record can no longer be written, if one can't."""
@@ -63,6 +65,9 @@ class Recorder:
 
     def ended(self, loaded: Loaded, attempt: Attempt) -> None:
         """Note what became of an attempt."""
+        self._tally.attempt(attempt)
+        if self._row_log:
+            self._row_log.attempt(loaded.order, attempt)
         if self._ledger:
             self._ledger.ended(loaded, attempt)
 
@@ -86,11 +91,10 @@ class Recorder:
         if not self._report:
             self.unreported += [ending for ending in endings if ending.attempts]
             return
-        told = log.isEnabledFor(logging.INFO)
         for ending in endings:
             self._tally.add(ending)
-            if told:
-                log.info("%s", self.line(ending))
+            if self._row_log:
+                self._row_log.ended(ending)
         if self._max_failures and (seen := overspent(self._max_failures, self._tally.outcomes)):
             self._stop.ask(Reason.MAX_FAILURES, seen)
 
@@ -102,14 +106,9 @@ class Recorder:
             except ReportLostError as error:
                 self._lose_report(error)
 
-    def line(self, ending: Ending) -> str:
-        """An ending as a log line."""
-        order_id = f"…{ending.row.order_id[-4:]}" if self._mask_orders else ending.row.order_id
-        return f"line {ending.row.line}, {order_id}: {ending.outcome}, {ending.reason}"
-
     def _lose_ledger(self, error: LedgerError) -> None:
         if self._ledger:
-            log.error(_("%s Sending stops."), error)
+            log.error(_("%s Sending stops."), error, extra=event("ledger_lost"))
             self._ledger = None
             self._lose(Reason.LEDGER_LOST)
 
@@ -117,7 +116,7 @@ class Recorder:
         known = (
             _(" The ledger knows what it held: batchupload show {run}.", run=self._ledger.run) if self._ledger else ""
         )
-        log.error(_("%s: sending stops.%s"), error, known)
+        log.error(_("%s: sending stops.%s"), error, known, extra=event("report_lost"))
         self._report = None
         self._lose(Reason.REPORT_LOST)
 

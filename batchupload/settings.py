@@ -175,9 +175,35 @@ class LedgerSettings(Section):
     )
 
 
+class MetricsSettings(Section):
+    """Figures for Prometheus; need `pip install 'batchupload[metrics]'`."""
+
+    textfile: Path | None = Field(
+        None, description="File NAME.prom for node_exporter's textfile collector, replaced during a run; mode 0644."
+    )
+    port: Annotated[int | None, Field(ge=1, le=65535)] = Field(
+        None, description="Port on 127.0.0.1 that has them at /metrics while a run goes on."
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody asked for them."""
+        return self.textfile is not None or self.port is not None
+
+    @field_validator("textfile")
+    @classmethod
+    def _is_collected(cls, path: Path | None) -> Path | None:
+        if path is not None and path.suffix != ".prom":
+            raise ValueError(_("give a name that ends with .prom: node_exporter reads no other"))
+        return path
+
+
 class LogSettings(Section):
     """What log lines show."""
 
+    format: Literal["text", "json"] = Field(
+        "text", description="text, or json for one JSON object a line; on standard error."
+    )
     mask_orders: bool = Field(False, description="true shows of an order number only its last four characters.")
 
 
@@ -279,6 +305,9 @@ class Settings(Section):
     timeouts: TimeoutSettings = Field(TimeoutSettings(), description="The end of every wait, in seconds.")
     ledger: LedgerSettings = Field(LedgerSettings(), description="Where the ledger is.")
     log: LogSettings = Field(LogSettings(), description="What log lines show.")
+    metrics: MetricsSettings = Field(
+        MetricsSettings(), description="Figures for Prometheus; they need `pip install 'batchupload[metrics]'`."
+    )
     report: ReportSettings = Field(ReportSettings(), description="Where the report goes.")
     notify: NotifySettings = Field(NotifySettings(), description="Who is told how a run ended.")
     cluster: ClusterSettings = Field(

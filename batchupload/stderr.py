@@ -5,8 +5,9 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from batchupload.language import _
 
@@ -35,6 +36,8 @@ class Unhurried(io.RawIOBase):
         self._size = 0
         """Bytes not yet written, those under way included."""
         self._lost = 0
+        self.missing: Callable[[int], str] = _missing
+        """What is said where so many lines were lost."""
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._pump, name="stderr", daemon=True)
 
@@ -58,14 +61,18 @@ class Unhurried(io.RawIOBase):
                 self._lost += 1
                 return len(taken)
             if self._lost:
-                note = _("… {lost:,} lines are missing here: nobody read them in time\n", lost=self._lost).encode()
-                self._add(note)
+                self._add(f"{self.missing(self._lost)}\n".encode())
                 self._lost = 0
             self._add(taken)
             if self._thread.ident is None:
                 self._thread.start()
             self._changed.notify_all()
         return len(taken)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is not yet written."""
+        return self._size > 0
 
     def settle(self) -> None:
         """Wait until all is written, or for as long as the reader still takes some."""
@@ -95,6 +102,10 @@ class Unhurried(io.RawIOBase):
                     self._changed.notify_all()
 
 
+def _missing(lines: int) -> str:
+    return _("… {lost:,} lines are missing here: nobody read them in time\n", lost=lines).rstrip()
+
+
 def unhurried() -> io.TextIOWrapper:
     """A standard error of this kind in place of the present one."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
@@ -106,6 +117,12 @@ def unhurried() -> io.TextIOWrapper:
         line_buffering=True,
         write_through=True,
     )
+
+
+def is_waiting(stream: io.TextIOBase | TextIO) -> bool:
+    """Whether the reader of `stream` is behind."""
+    inner = getattr(stream, "buffer", None)
+    return isinstance(inner, Unhurried) and inner.waiting
 
 
 def settle() -> None:

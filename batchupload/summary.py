@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from pathlib import Path
 from batchupload.bounds import Verdict
 from batchupload.cells import pad, width, wrap
 from batchupload.language import N_, _, several, together
-from batchupload.model import DONE, Ending, NoteKind, Outcome
+from batchupload.model import DONE, Attempt, Ending, NoteKind, Outcome
+from batchupload.model import Verdict as AttemptVerdict
 from batchupload.reasons import Reason
 
 AGAIN = (Outcome.FAILED, Outcome.UNKNOWN, Outcome.DEFERRED)
@@ -59,6 +61,8 @@ GO_ON = {
     Reason.MAX_FAILURES: N_("Go on all the same with a higher --max-failures."),
 }
 """How to overrule the stop."""
+ATTEMPT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Seconds by which attempts are counted: each with those that took no longer, and one more for all that did."""
 RECORDS_LOST = frozenset({Reason.LEDGER_LOST, Reason.REPORT_LOST})
 
 
@@ -71,8 +75,12 @@ class Tally:
     rows: int = 0
     sent: int = 0
     """Orders with at least one attempt."""
-    attempts: int = 0
+    attempted: Counter[AttemptVerdict] = field(default_factory=Counter)
+    """Attempts that have ended, also of orders that have not."""
+    attempt_seconds: float = 0.0
+    attempt_buckets: list[int] = field(default_factory=lambda: [0] * (len(ATTEMPT_BUCKETS) + 1))
     bytes_sent: int = 0
+    """Body bytes of those attempts."""
     notes: Counter[NoteKind] = field(default_factory=Counter)
     """What there was to say of photos."""
 
@@ -81,14 +89,24 @@ class Tally:
         """Rows that only a person brings on."""
         return sum(count for (_, reason), count in self.reasons.items() if reason is Reason.QUARANTINED)
 
+    @property
+    def attempts(self) -> int:
+        """All that have ended."""
+        return self.attempted.total()
+
+    def attempt(self, attempt: Attempt) -> None:
+        """Count one attempt."""
+        self.attempted[attempt.finding.verdict] += 1
+        self.attempt_seconds += attempt.seconds
+        self.attempt_buckets[bisect_left(ATTEMPT_BUCKETS, attempt.seconds)] += 1
+        self.bytes_sent += attempt.bytes_sent
+
     def add(self, ending: Ending) -> None:
         """Count one row."""
         self.reasons[ending.outcome, ending.reason] += 1
         self.outcomes[ending.outcome] += 1
         self.rows += 1
         self.sent += bool(ending.attempts)
-        self.attempts += len(ending.attempts)
-        self.bytes_sent += ending.bytes_sent
         for note in ending.notes:
             self.notes[note.kind] += 1
 
@@ -158,34 +176,35 @@ class Summary:
 
     def as_json(self) -> str:
         """For machines, on one line."""
+        return json.dumps(self.facts(), ensure_ascii=False)
+
+    def facts(self) -> dict[str, object]:
+        """For machines."""
         tally = self.tally
         reasons: dict[str, dict[str, int]] = {}
         for (outcome, reason), count in tally.reasons.items():
             reasons.setdefault(outcome, {})[reason] = count
-        return json.dumps(
-            {
-                "exit_code": self.exit_code,
-                "run": self.run,
-                "rows": tally.rows,
-                "outcomes": {outcome.value: tally.outcomes[outcome] for outcome in Outcome},
-                "reasons": reasons,
-                "left_out": self.left_out,
-                "sent_orders": tally.sent,
-                "attempts": tally.attempts,
-                "bytes_sent": tally.bytes_sent,
-                "notes": tally.notes,
-                "seconds": round(self.seconds, 3),
-                "orders_per_second": round(tally.sent / self.seconds, 3) if self.seconds else 0.0,
-                "bounded_by": self.bounded.bound if self.bounded else None,
-                "stopped": self.stopped,
-                "seen": self.seen or None,
-                "broken": self.broken or None,
-                "report": str(self.report),
-                "page": str(self.page) if self.page else None,
-                "next_command": self.next_command or None,
-            },
-            ensure_ascii=False,
-        )
+        return {
+            "exit_code": self.exit_code,
+            "run": self.run,
+            "rows": tally.rows,
+            "outcomes": {outcome.value: tally.outcomes[outcome] for outcome in Outcome},
+            "reasons": reasons,
+            "left_out": self.left_out,
+            "sent_orders": tally.sent,
+            "attempts": tally.attempts,
+            "bytes_sent": tally.bytes_sent,
+            "notes": tally.notes,
+            "seconds": round(self.seconds, 3),
+            "orders_per_second": round(tally.sent / self.seconds, 3) if self.seconds else 0.0,
+            "bounded_by": self.bounded.bound if self.bounded else None,
+            "stopped": self.stopped,
+            "seen": self.seen or None,
+            "broken": self.broken or None,
+            "report": str(self.report),
+            "page": str(self.page) if self.page else None,
+            "next_command": self.next_command or None,
+        }
 
     def as_text(self, columns: int) -> str:
         """For people, in lines of so many `columns`; paths and commands stay whole."""

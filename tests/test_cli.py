@@ -306,32 +306,6 @@ async def test_where_nobody_watches_plain_lines_tell_how_far_it_is(shop: Shop) -
         assert line.endswith("2 at once (as set)")
 
 
-async def test_a_terminal_shows_a_bar_and_is_left_clean(shop: Shop) -> None:
-    shop.orders(30)
-    shop.manifest()
-    outside, inside = os.openpty()
-    seen = bytearray()
-    async with Sandbox(SandboxOptions(latency=0.1)) as server:
-        loop = asyncio.get_running_loop()
-        loop.add_reader(outside, lambda: seen.extend(os.read(outside, 65536)))
-        process = await asyncio.create_subprocess_exec(
-            *command("run", "orders.csv", "--concurrency", "2", "--endpoint", server.url),
-            cwd=shop.folder,
-            env=environment({"TERM": "xterm", "COLUMNS": "80"}),
-            stdout=inside,
-            stderr=inside,
-        )
-        os.close(inside)
-        assert await asyncio.wait_for(process.wait(), 60) == 0
-        loop.remove_reader(outside)
-    os.close(outside)
-    screen = seen.decode()
-    assert re.search(r"\d+/30", screen)
-    assert "uploaded" in screen
-    assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h") > 0  # the cursor comes back
-    assert "Finished: 30 rows, all done." in screen
-
-
 @pytest.mark.skipif(
     os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may do all, and can't be kept from it"
 )

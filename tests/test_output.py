@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import pytest
 from conftest import Shop, batchupload, command, environment, outcomes, read_report
 
-from batchupload.progress import LineDisplay, watch
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+from batchupload.screen import LineDisplay, watch
+from batchupload.snapshot import Lookout, PaceNow
 from batchupload.stderr import Unhurried
 from batchupload.summary import Tally
 
@@ -81,7 +82,8 @@ async def test_a_display_that_can_not_be_written_is_dropped() -> None:
     with open("/dev/full", "w") as full:
         display = LineDisplay(full)
         display.interval = 0.01
-        await asyncio.wait_for(watch(display, Tally(), 5, lambda: ""), 20)
+        look = Lookout(Tally(), 5, PaceNow, asyncio.get_running_loop().time, sends=True).look
+        await asyncio.wait_for(watch(display, look), 20)
         with pytest.raises(OSError, match="No space"):
             full.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batchupload.language import _
+from batchupload.logs import event
 from batchupload.model import BatchuploadError
 
 PAGE_SECONDS = 300.0
@@ -41,14 +42,20 @@ async def page_beside(report: Path, before: Path | None = None, *, hurried: bool
         await asyncio.wait({making}, timeout=GRACE)
     if not making.done():
         making.cancel()
-        log.warning(_("The report page was not made: it took too long. Try: batchupload page %s"), report)
+        log.warning(
+            _("The report page was not made: it took too long. Try: batchupload page %s"),
+            report,
+            extra=event("page_not_made"),
+        )
         return None
     try:
         return making.result()
     except BatchuploadError as error:
-        log.warning(_("The report page was not made: %s"), error)
+        log.warning(_("The report page was not made: %s"), error, extra=event("page_not_made"))
     except Exception as error:  # noqa: BLE001 - the report is whole, and a fault in its page must not say otherwise
-        log.warning(_("The report page was not made: %s: %s"), type(error).__name__, error)
+        log.warning(
+            _("The report page was not made: %s: %s"), type(error).__name__, error, extra=event("page_not_made")
+        )
     return None
 
 

@@ -14,6 +14,7 @@ from statistics import fmean
 from types import TracebackType
 from typing import Self
 
+from batchupload.language import _, several
 from batchupload.model import Attempt, AwayPhotos, Finding, PhotoSet, Verdict, Wanted
 from batchupload.reasons import Reason
 from batchupload.site import Found
@@ -68,7 +69,9 @@ class Crew:
     def told(self) -> str:
         """The workers, with the orders that each has in hand, for a person."""
         each = ", ".join(sorted(f"{hand.link.name} {hand.orders}" for hand in self._hands))
-        return f"{len(self._hands)} workers: {each}" if each else "waiting for a worker to join"
+        if not each:
+            return _("waiting for a worker to join")
+        return several(len(self._hands), "{n:,} worker", "{n:,} workers") + f" ({each})"
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from batchupload.language import _
+from batchupload.logs import event
 from batchupload.model import BatchuploadError
 from batchupload.settings import ClusterSettings
 from batchupload.workers.dask_link import DaskLink, first_line, security
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 """How often it is looked for workers that joined."""
+AGAIN_SECONDS = 30.0
+"""After so long one that could not be spoken to is tried again."""
 CONNECT_SECONDS = 10.0
 """For a connection to scheduler or worker, and for a short answer."""
 
@@ -50,6 +53,8 @@ class DaskCluster:
         self._join: Callable[[Link], None] = self._waiting.append
         self._known: dict[str, asyncio.Task[None]] = {}
         self._refusals: dict[str, str] = {}
+        self._unfit: set[str] = set()
+        """Those that are not tried again under this address."""
         self._joined = asyncio.Event()
         self._client: Client | None = None
         self._address = settings.address or ""
@@ -131,12 +136,15 @@ class DaskCluster:
                 there = await self._there()
             except (OSError, BatchuploadError):
                 if not lost:
-                    log.warning(_("The scheduler is lost; the workers that are known go on, no new one can join."))
+                    log.warning(
+                        _("The scheduler is lost; the workers that are known go on, no new one can join."),
+                        extra=event("scheduler_lost"),
+                    )
                 lost = True
                 await self._leave()
             else:
                 if lost:
-                    log.warning(_("The scheduler is back."))
+                    log.warning(_("The scheduler is back."), extra=event("scheduler_back"))
                 lost = False
                 for address in there - self._known.keys():
                     self._known[address] = self._group.create_task(self._try(address))
@@ -168,19 +176,25 @@ class DaskCluster:
         except OSError as error:
             self._refuse(address, _("it can't be spoken to ({error}): look at its log", error=first_line(error)))
         except UnfitWorkerError as error:
+            self._unfit.add(address)
             self._refuse(address, str(error))
         else:
-            log.info("Worker %s joins", name)
+            log.info("Worker %s joins", name, extra=event("worker_joined", worker=name))
+            self._refusals.pop(address, None)
             self._joined.set()
             self._join(DaskLink(name, comm))
             comm = None
         finally:
             if comm:
                 comm.abort()
+        if address not in self._refusals or address in self._unfit:
+            return
+        await asyncio.sleep(AGAIN_SECONDS)
+        self._known.pop(address, None)
 
     async def _admit(self, address: str) -> None:
         if self._client is None:
-            raise OSError("the scheduler is lost")
+            raise ConnectionError
         told = await self._client.run(admit, workers=[address], on_error="return")
         if isinstance(error := told.get(address), BaseException):
             raise UnfitWorkerError(
@@ -238,7 +252,7 @@ class DaskCluster:
 
     def _refuse(self, address: str, why: str) -> None:
         self._refusals[address] = why
-        log.warning(_("Worker {address} is refused: {why}.", address=address, why=why))
+        log.warning(_("Worker {address} is refused: {why}.", address=address, why=why), extra=event("worker_refused"))
 
     def _nobody(self) -> str:
         if not self._refusals:

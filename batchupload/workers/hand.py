@@ -4,6 +4,8 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from batchupload.language import _
+from batchupload.logs import event
 from batchupload.workers.words import Answer, Ask, Link, LinkLostError, Looked, Ready, Sent
 
 KEEP_SECONDS = 2.0
@@ -50,7 +52,8 @@ class Hand:
                 group.create_task(self._give())
                 group.create_task(self._take())
         except* LinkLostError as lost:
-            log.warning("Worker %s is lost: %s", self.link.name, lost.exceptions[0])
+            told = _("Worker {name} is lost: {why}.", name=self.link.name, why=lost.exceptions[0])
+            log.warning(told, extra=event("worker_lost"))
         finally:
             self.give_up()
 
