@@ -91,9 +91,7 @@ class Pipeline:
                 if ending is None and place is not None:
                     seen[place] = 1
                 order = Order(row, standings.get(row.order_id, Standing()))
-                if ending is None and self._stop.cause:
-                    ending = self._loading.left(order)
-                if ending:
+                if ending := ending or (self._loading.left(order) if self._stop.cause else None):
                     endings.append(ending)
                 else:
                     await self._room.acquire()

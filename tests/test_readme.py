@@ -44,6 +44,9 @@ def table(header: str, readme: str = README) -> list[list[str]]:
 def masked(screen: str) -> str:
     """Without what differs from run to run."""
     screen = re.sub(r"report-\d{8}-\d{6}", "report-TIME", screen)
+    screen = re.sub(
+        r"(It was held back by|瓶颈在)[^\n]*\n([^\n]+\n)?(?=Report|报告)", "", screen
+    )  # as on a busy machine
     return re.sub(r"(sends, |次），).*", r"\1", screen).strip()
 
 
