@@ -76,7 +76,7 @@ async def test_the_bandwidth_is_shared_out_and_again_as_workers_come_and_go() ->
         await until(lambda: first.shares == [1024, 512] or first.shares == [512])
         assert second.shares == [512]
         second.lost.set()
-        await until(lambda: crew.told.startswith("1 workers"))
+        await until(lambda: crew.told.startswith("1 worker "))
         assert first.shares[-1] == 512  # it may be sending still
         await until(lambda: first.shares[-1] == 1024)
 
@@ -89,7 +89,7 @@ async def test_orders_of_a_lost_worker_that_were_not_sent_are_sent_by_another_an
         assert isinstance(photos, AwayPhotos)
         crew.join(other)
         lost.lost.set()
-        await until(lambda: crew.told.startswith("1 workers"))
+        await until(lambda: crew.told.startswith("1 worker "))
         attempt = await crew.send("HT1", photos, 10.0, reuse=True)
     assert attempt.finding.verdict is Verdict.ACCEPTED
     assert (lost.sends, other.sends) == (0, 1)

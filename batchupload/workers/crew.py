@@ -14,7 +14,7 @@ from statistics import fmean
 from types import TracebackType
 from typing import Self
 
-from batchupload.language import _
+from batchupload.language import _, several
 from batchupload.model import Attempt, AwayPhotos, Finding, PhotoSet, Verdict, Wanted
 from batchupload.reasons import Reason
 from batchupload.site import Found
@@ -71,7 +71,7 @@ class Crew:
         each = ", ".join(sorted(f"{hand.link.name} {hand.orders}" for hand in self._hands))
         if not each:
             return _("waiting for a worker to join")
-        return _("{count} workers: {each}", count=len(self._hands), each=each)
+        return several(len(self._hands), "{n:,} worker", "{n:,} workers") + f" ({each})"
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 """How often it is looked for workers that joined."""
+AGAIN_SECONDS = 30.0
+"""After so long one that could not be spoken to is tried again."""
 CONNECT_SECONDS = 10.0
 """For a connection to scheduler or worker, and for a short answer."""
 
@@ -51,6 +53,8 @@ class DaskCluster:
         self._join: Callable[[Link], None] = self._waiting.append
         self._known: dict[str, asyncio.Task[None]] = {}
         self._refusals: dict[str, str] = {}
+        self._unfit: set[str] = set()
+        """Those that are not tried again under this address."""
         self._joined = asyncio.Event()
         self._client: Client | None = None
         self._address = settings.address or ""
@@ -108,10 +112,10 @@ class DaskCluster:
         except (OSError, ValueError) as error:
             raise BatchuploadError(
                 _(
-                    "{address}: no scheduler answers there ({why}). Start one with `dask scheduler`, "
-                    "or correct the address, and the files of cluster.ca, cluster.cert and cluster.key.",
+                    "{address}: no scheduler answers there ({error}). Start one with `dask scheduler`, or correct the "
+                    "address, and the files of cluster.ca, cluster.cert and cluster.key.",
                     address=self._address,
-                    why=first_line(error),
+                    error=first_line(error),
                 )
             ) from None
 
@@ -170,27 +174,33 @@ class DaskCluster:
         except TimeoutError:
             self._refuse(address, _("it does not answer in time: look at its log"))
         except OSError as error:
-            self._refuse(address, _("it can't be spoken to ({why}): look at its log", why=first_line(error)))
+            self._refuse(address, _("it can't be spoken to ({error}): look at its log", error=first_line(error)))
         except UnfitWorkerError as error:
+            self._unfit.add(address)
             self._refuse(address, str(error))
         else:
             log.info("Worker %s joins", name, extra=event("worker_joined", worker=name))
+            self._refusals.pop(address, None)
             self._joined.set()
             self._join(DaskLink(name, comm))
             comm = None
         finally:
             if comm:
                 comm.abort()
+        if address not in self._refusals or address in self._unfit:
+            return
+        await asyncio.sleep(AGAIN_SECONDS)
+        self._known.pop(address, None)
 
     async def _admit(self, address: str) -> None:
         if self._client is None:
-            raise OSError(_("the scheduler is lost"))
+            raise ConnectionError
         told = await self._client.run(admit, workers=[address], on_error="return")
         if isinstance(error := told.get(address), BaseException):
             raise UnfitWorkerError(
                 _(
-                    "it can't begin ({why}): install {version} there, as it is here",
-                    why=first_line(error),
+                    "it can't begin ({error}): install {version} there, as it is here",
+                    error=first_line(error),
                     version=version(),
                 )
             )
@@ -204,9 +214,9 @@ class DaskCluster:
         except OSError as error:
             raise UnfitWorkerError(
                 _(
-                    "it can't be reached from here ({why}): open its port (--worker-port), for orders and settings "
+                    "it can't be reached from here ({error}): open its port (--worker-port), for orders and settings "
                     "don't go through the scheduler",
-                    why=first_line(error),
+                    error=first_line(error),
                 )
             ) from None
         await comm.write({"op": KNOCK, "reply": False})
@@ -225,9 +235,9 @@ class DaskCluster:
         if off > self._settings.clock_tolerance:
             raise UnfitWorkerError(
                 _(
-                    "its clock is {off:.0f} s from this machine's: have both set by the network "
+                    "its clock is {seconds:.0f} s from this machine's: have both set by the network "
                     "(cluster.clock_tolerance is {tolerance:g} s)",
-                    off=off,
+                    seconds=off,
                     tolerance=self._settings.clock_tolerance,
                 )
             )
@@ -242,21 +252,19 @@ class DaskCluster:
 
     def _refuse(self, address: str, why: str) -> None:
         self._refusals[address] = why
-        log.warning(_("Worker %s is refused: %s."), address, why, extra=event("worker_refused"))
+        log.warning(_("Worker {address} is refused: {why}.", address=address, why=why), extra=event("worker_refused"))
 
     def _nobody(self) -> str:
-        address, patience = self._address, self._settings.patience
         if not self._refusals:
             return _(
-                "{address}: no worker to be used in {patience:g} s (cluster.patience). "
-                "Start some: dask worker {address}",
-                address=address,
-                patience=patience,
+                "{address}: no worker in {seconds:g} s (cluster.patience). Start some: dask worker {address}",
+                address=self._address,
+                seconds=self._settings.patience,
             )
-        refused = [_("{where}: {why}.", where=where, why=why) for where, why in self._refusals.items()]
+        refused = "\n".join(f"{where}: {why}." for where, why in self._refusals.items())
         return _(
-            "{address}: no worker to be used in {patience:g} s (cluster.patience). Refused were:\n{refused}",
-            address=address,
-            patience=patience,
-            refused="\n".join(refused),
+            "{address}: no worker to be used in {seconds:g} s (cluster.patience). Refused were:\n{refused}",
+            address=self._address,
+            seconds=self._settings.patience,
+            refused=refused,
         )

@@ -53,8 +53,9 @@ class DaskLink:
 
     def _lost(self, error: OSError) -> LinkLostError:
         self._comm.abort()
-        silent = _("it said nothing for {seconds:g} s", seconds=SILENCE_SECONDS)
-        return LinkLostError(silent if isinstance(error, TimeoutError) else _("its connection broke"))
+        if isinstance(error, TimeoutError):
+            return LinkLostError(_("it said nothing for {seconds:g} s", seconds=SILENCE_SECONDS))
+        return LinkLostError(_("its connection broke"))
 
 
 def security(settings: ClusterSettings) -> "Security | None":
@@ -74,8 +75,8 @@ def security(settings: ClusterSettings) -> "Security | None":
     except OSError as error:  # among them ssl.SSLError
         raise BatchuploadError(
             _(
-                "cluster.ca, cluster.cert or cluster.key can't be used ({why}): give PEM files that belong together.",
-                why=first_line(error),
+                "cluster.ca, cluster.cert or cluster.key can't be used ({error}): give PEM files that belong together.",
+                error=first_line(error),
             )
         ) from None
     return made

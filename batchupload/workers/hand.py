@@ -52,7 +52,8 @@ class Hand:
                 group.create_task(self._give())
                 group.create_task(self._take())
         except* LinkLostError as lost:
-            log.warning(_("Worker %s is lost: %s"), self.link.name, lost.exceptions[0], extra=event("worker_lost"))
+            told = _("Worker {name} is lost: {why}.", name=self.link.name, why=lost.exceptions[0])
+            log.warning(told, extra=event("worker_lost"))
         finally:
             self.give_up()
 

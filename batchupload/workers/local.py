@@ -36,7 +36,7 @@ class LocalWorkers:
             )
         except (OSError, RuntimeError) as error:
             raise BatchuploadError(
-                _("local:{count} could not be started: {why}.", count=self._count, why=error)
+                _("local:{count} could not be started: {error}.", count=self._count, error=error)
             ) from None
         return str(cluster.scheduler_address)
 
