@@ -54,8 +54,13 @@ def _ask(file: Path) -> Mapping[tuple[str | int, ...], object]:
 
 def _line(prompt: str) -> str:
     while True:
+        # Not by input(), which may overlook a Ctrl-C that comes just behind the prompt.
+        sys.stdout.write(prompt)
+        sys.stdout.flush()
         try:
-            return input(prompt)
+            if line := sys.stdin.readline():
+                return line.rstrip("\n")
+            raise EOFError
         except UnicodeDecodeError:
             say(_("  This is no text in your terminal's encoding: type it again."))
 

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import pytest
 from conftest import Shop, batchupload, command, environment, outcomes, read_report, settings_for, under_way
 
 from batchupload.job import Wish, execute, plan
+from batchupload.logs import remarks
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
@@ -106,11 +108,12 @@ async def execute_only(manifest: Path, server: Sandbox) -> Summary:
 
 
 async def test_a_report_on_a_disk_that_does_not_answer_is_given_up(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A full pipe stands for it: a write to it blocks, and nothing ends it but its reader."""
     orders = shop.orders(100)
     manifest = shop.manifest()
+    caplog.set_level(logging.INFO, remarks.name)
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     os.write(writing, bytes(4096 - len("\ufeff,\r\n".encode() + ",".join(REPORT_COLUMNS).encode())))
@@ -122,7 +125,7 @@ async def test_a_report_on_a_disk_that_does_not_answer_is_given_up(
             summary = await execute_only(manifest, server)
             assert time.monotonic() - began < 20
             assert (summary.exit_code, summary.stopped) == (5, Reason.REPORT_LOST)
-            told = re.findall(r"not in the report: line \d+, (\w+): uploaded", capsys.readouterr().err)
+            told = re.findall(r"not in the report: line \d+, (\w+): uploaded", caplog.text)
             assert set(told) == set(server.accepted)
             assert 0 < len(server.accepted) < len(orders)
     finally:
