@@ -6,7 +6,7 @@ from enum import StrEnum
 from batchupload.language import _
 
 FEWEST_SECONDS = 1.0
-"""A run in which sends waited for less than this was bounded by nothing worth telling."""
+"""A run that took, or in which sends waited for, less than this was bounded by nothing worth telling."""
 BUSY = 0.85
 """Share of a core from which the event loop counts as bound by the processor."""
 
@@ -60,7 +60,7 @@ def what_bounded(waits: Waits, seconds: float, *, busy: float, held: float, capp
     `capped` names the setting that kept the number of sends at once from growing, if one did.
     """
     total = sum(waits.holdups.values())
-    if total < min(FEWEST_SECONDS, seconds / 2):
+    if seconds < FEWEST_SECONDS or total < min(FEWEST_SECONDS, seconds / 2):
         return Verdict(Bound.MACHINE, _("this machine's processor")) if busy >= BUSY else None
     top = max(waits.holdups, key=waits.holdups.__getitem__)
     match top:

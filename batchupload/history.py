@@ -85,9 +85,9 @@ class PastRun:
             ),
             "",
         ]
+        room = max([10, *(width(called(outcome)) + 1 for outcome in self.counts)])
         for outcome, reasons in self.counts.items():
             step = _(NEXT_STEP[Outcome(outcome)])
-            room = max(10, width(called(outcome)) + 1)
             lines.append(f"  {pad(called(outcome), room)}{sum(reasons.values()):>9,}{f'   → {step}' if step else ''}")
             lines += [f"    {count:>7,}  {reason}" for reason, count in reasons.items()]
         if self.since:

@@ -177,6 +177,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             )
             if wish.send
             else None,
+            only=bool(wish.only),
         )
         if ledger and recorder.lost is not Reason.LEDGER_LOST:
             try:
@@ -320,13 +321,15 @@ def _incomplete(rows: int) -> str:
 
 def _again(wish: Wish, settings: Settings, report: Path, manifests: Sequence[Path], *, whole: bool) -> tuple[str, ...]:
     """The command that sends what is left; after a check, or where the report is not `whole`, all of it."""
+    forced = ("--force",) if wish.force else ()
     if not wish.send or not whole:
         # A name that begins with a dash would be read as an option.
         names = (f"./{path}" if str(path).startswith("-") and path != STDIN else str(path) for path in wish.manifests)
         only = ("--only", ",".join(sorted(wish.only))) if wish.only else ()
         limit = ("--limit", str(wish.limit)) if wish.limit and not wish.send else ()
-        return ("batchupload", "run", *names, *only, *limit, *wish.reading, *wish.again)
+        return ("batchupload", "run", *names, *only, *limit, *forced, *wish.reading, *wish.again)
     root = common_root(manifests, settings.photos.root)
     moved = settings.photos.root is None and report.parent.absolute() != root
     only = ("--only", ",".join(AGAIN))
-    return ("batchupload", "run", str(report), *only, *(("--photos-root", str(root)) if moved else ()), *wish.again)
+    found = ("--photos-root", str(root)) if moved else ()
+    return ("batchupload", "run", str(report), *only, *found, *forced, *wish.again)

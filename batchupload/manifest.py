@@ -85,7 +85,7 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
     pattern = re.compile(settings.order_id_pattern)
     outcome = layout.columns.outcome
     for line, cells, problem in read_cells(layout):
-        if only and (outcome is None or len(cells) <= outcome or cells[outcome] not in only):
+        if only and (outcome is None or len(cells) <= outcome or cells[outcome].strip().lower() not in only):
             continue
         yield _row(layout, line, cells, problem, pattern, settings.required)
 

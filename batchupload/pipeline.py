@@ -126,7 +126,8 @@ class Pipeline:
         now = asyncio.get_running_loop().time
         began = now()
         while batch := await self._loaded.get():
-            self._pace.starved(now() - began)
+            if not batch[0].order.attempts:  # else it waited for its retry
+                self._pace.starved(now() - began)
             while batch:
                 loaded = batch.pop(0)
                 if turn := await self._pace.turn(first=not loaded.order.attempts):

@@ -53,7 +53,7 @@ class Status:
     def as_text(self, paint: Callable[[Line], str] = plain) -> str:
         """For a person."""
         if self.last is None:
-            return _("No run is on, and none was yet.")
+            return _("No run is on, and by this ledger none was yet: --config or --ledger names another one.")
         where = [_("  manifest   {manifest}", manifest=manifest) for manifest in self.last.manifests]
         where += [_("  report     {report}", report=self.last.report or _("purged"))]
         if self.on:

@@ -139,6 +139,8 @@ class Summary:
     bounded: Verdict | None = None
     """What bounded it."""
     page: Path | None = None
+    only: bool = False
+    """Whether only rows with certain outcomes were taken."""
     """The report page, where there is one."""
 
     @property
@@ -290,6 +292,8 @@ class Summary:
             )
             return _("Stopped early after {duration}. {why}", duration=duration(self.seconds), why=why)
         if not self.tally.rows and not self.broken:
+            if self.only:
+                return _("There was nothing to do: no row has an outcome that --only names.")
             return _("There was nothing to do: the manifest has no rows.")
         if self.checked_only:
             bad = self.tally.outcomes[Outcome.INVALID]
