@@ -136,7 +136,8 @@ async def test_a_status_that_can_not_be_written_disturbs_no_run(shop: Shop) -> N
 def test_where_nothing_ran_yet_there_is_nothing_to_tell(shop: Shop) -> None:
     shop.folder.mkdir()
     done = batchupload("status", cwd=shop.folder)
-    assert (done.returncode, done.stdout) == (1, "No run is on, and by this ledger none was yet: --config or --ledger names another one.\n")
+    told = "No run is on, and by this ledger none was yet: --config or --ledger names another one.\n"
+    assert (done.returncode, done.stdout) == (1, told)
     assert json.loads(batchupload("status", "--json", cwd=shop.folder).stdout)["state"] is None
 
 
