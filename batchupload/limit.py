@@ -16,6 +16,8 @@ START = 1
 """Sends at once at the beginning: what one alone takes is the first best time."""
 RENEW_SECONDS = 15.0
 """After so long the best times are measured again."""
+ALLOWANCE = 2
+"""So many times what was under way may be allowed: room to grow, and no burst of what was never tried."""
 OVERLOADED = 0.5
 """What is left of the limit after a 429, a 503 or a timeout."""
 
@@ -85,7 +87,7 @@ class ConcurrencyLimit:
             self._limit = max(min(self._limit * share + 1, self._limit - 1), self._lowest)
             self._doubling = False
             self.why = _("more would only queue at the endpoint")
-        elif queued < few and self._most < self.value:
+        elif queued < few and self.value >= ALLOWANCE * self._most:
             self.why = _("no more were ready to go")  # what more would do is not known
         elif queued < few:
             step = self._limit if self._doubling else 1 + 0.02 * self._limit
