@@ -152,10 +152,7 @@ class Reason(Explained):
     CANARY = "canary", "The run ended early because its first orders nearly all met the same (pace.canary)."
     MAX_FAILURES = "max_failures", "The run ended early because more went wrong than pace.max_failures allows."
     DEADLINE = "deadline", "The run ended early because its deadline came: run again."
-    WORKERS_LOST = (
-        "workers_lost",
-        "The run ended early because no worker was left: see the cluster, or this machine's memory, and run again.",
-    )
+    WORKERS_LOST = "workers_lost", "The run ended early because no worker was left: see the cluster, run again."
     LEDGER_LOST = "ledger_lost", "The run ended early because its ledger could no longer be written: see the disk."
     REPORT_LOST = "report_lost", "The run ended early because its report could no longer be written."
     ORDER_TIME_LIMIT = "order_time_limit", "The order's time (retry.order_limit) ran out between attempts: run again."

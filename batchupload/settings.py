@@ -41,9 +41,6 @@ class PaceSettings(Section):
     )
     lowest: Annotated[int, Field(ge=1, le=256)] = Field(1, description="With auto, never fewer at once.")
     highest: Annotated[int, Field(ge=1, le=256)] = Field(64, description="With auto, never more at once.")
-    processes: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="Processes that read and send photos; 1 for this one alone, which is enough for most links."
-    )
     rate: Annotated[Timetable | None, PlainValidator(lambda value: timetable(value, orders_per_second))] = Field(
         None,
         description='Orders a second at most, or off; or by the time of day: {"08:00": 5, "23:00": off}.',

@@ -30,7 +30,6 @@ HERE = Path(__file__).parent
 OURS = {
     "batchupload": ("--concurrency", str(AT_ONCE)),
     "batchupload, auto": (),
-    "batchupload, 2 processes": ("--concurrency", str(AT_ONCE)),
 }
 """With everything on, at the concurrency of the others, and as it comes."""
 SIZES = {"30 KB": (30_000, 4000, 300), "300 KB": (300_000, 1000, 90), "1.8 MB": (1_800_000, 300, 36)}
@@ -82,8 +81,7 @@ def measure(client: str, port: int, manifest: Path, orders: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         words = command(client, f"http://127.0.0.1:{port}/upload", manifest)
-        env = {**os.environ, "BATCHUPLOAD_PACE_PROCESSES": "2" if client.endswith("processes") else "1"}
-        process = subprocess.Popen(words, cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True)
         assert process.stdout
         said = process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)

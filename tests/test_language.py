@@ -163,14 +163,14 @@ async def test_a_chinese_run_tells_the_same_and_its_report_goes_on_in_english(ni
         assert f'<html lang="{"zh-CN" if language == "zh" else "en"}"' in page
 
 
-async def test_worker_processes_speak_the_language_of_their_run(shop: Shop) -> None:
+async def test_workers_of_a_cluster_speak_the_language_of_their_run(shop: Shop) -> None:
+    pytest.importorskip("distributed")
     shop.order("HT-wrong", {"hand": b"GIF89a" + bytes(100)})
     shop.order("HT-good")
     shop.manifest()
     async with Sandbox(SandboxOptions()) as server:
-        env = {"BATCHUPLOAD_ENDPOINT_URL": server.url, "BATCHUPLOAD_PACE_PROCESSES": "2"}
-        words = ("run", "orders.csv", "--lang", "zh", "--report", "report.csv")
-        await asyncio.to_thread(batchupload, *words, cwd=shop.folder, env=env)
+        words = ("run", "orders.csv", "--lang", "zh", "--report", "report.csv", "--cluster", "local:2")
+        await asyncio.to_thread(batchupload, *words, cwd=shop.folder, env={"BATCHUPLOAD_ENDPOINT_URL": server.url})
     details = {row["order_id"]: row["detail"] for row in read_report(shop.folder / "report.csv")}
     assert details["HT-wrong"] == "hand: 这是 GIF"
     assert "警告：face 太小，64 × 40" in details["HT-good"]

@@ -1,15 +1,24 @@
-"""Which site a run has: this process alone, or workers."""
+"""Which site a run has: this process alone, or the workers of a cluster as one crew."""
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
+from batchupload import __version__
 from batchupload.endpoint import Endpoint
-from batchupload.model import Row
+from batchupload.language import _, spoken
+from batchupload.model import BatchuploadError, Row
 from batchupload.readers import Readers
-from batchupload.settings import Settings
+from batchupload.settings import NotifySettings, Settings
 from batchupload.site import Site, ThisProcess
 from batchupload.stop import Stop
 from batchupload.throttle import Throttle
+
+if TYPE_CHECKING:
+    from batchupload.workers.words import Begin
+
+MOST_WORKERS = 64
+"""Of a cluster, whose number is not known beforehand."""
 
 
 @asynccontextmanager
@@ -21,13 +30,33 @@ async def open_site(
     Raises `BatchuploadError` where it can't be had.
     """
     async with AsyncExitStack() as stack:
-        if settings.cluster.address or (send and settings.pace.processes > 1):
+        if settings.cluster.address:
             # Imported here, since most runs need none of it and every run waits for what it imports.
-            from batchupload.workers.staff import open_crew
+            from batchupload.workers.crew import Crew
+            from batchupload.workers.dask import DaskCluster
 
-            yield await stack.enter_async_context(open_crew(settings, readers, stop, bandwidth, rows, send=send))
+            begin = await _begin(settings, readers, rows, send=send)
+            cluster = await stack.enter_async_context(DaskCluster(settings.cluster, begin))
+            crew = await stack.enter_async_context(Crew(stop, MOST_WORKERS, settings.cluster.patience, bandwidth))
+            cluster.hand_to(crew.join)
+            yield crew
             return
         endpoint = None
         if send:
             endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, bandwidth))
         yield await stack.enter_async_context(ThisProcess(settings, readers, endpoint, stop))
+
+
+async def _begin(settings: Settings, readers: Readers, rows: Iterator[Row], *, send: bool) -> "Begin":
+    from batchupload.workers.places import places
+    from batchupload.workers.words import Begin
+
+    root = settings.photos.root
+    try:
+        found = await readers.do(lambda: places(rows, root))
+    except TimeoutError:
+        raise BatchuploadError(_("The photos could not be looked at in time. Check the disk, run again.")) from None
+    photos = settings.photos.model_copy(update={"root": root and root.absolute()})
+    # Whom to tell how the run ended is nothing that a worker needs to know, and may be secret.
+    theirs = settings.model_copy(update={"photos": photos, "notify": NotifySettings()})
+    return Begin(theirs, send, __version__, found, spoken())
