@@ -160,6 +160,11 @@ def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "COLUMNS": "100", "LANGUAGE": "en", **(env or {})}
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many as there are cores: most of these tests wait more than they work."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def as_plain_user() -> None:
     """For a child about to begin: what lets root pass over permissions is not inherited by it."""
     drop, override, search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
