@@ -16,9 +16,11 @@ from batchupload.site import Found, Site
 from batchupload.stop import InterruptedAttemptError, Stop
 
 ORDERS_AT_ONCE = 16
-"""Orders whose photos are read at a time, at most."""
-BYTES_AT_ONCE = 2 << 20
+"""Orders whose photos are read at a time, at most. Each time costs some hops between threads and a commit."""
+BYTES_AT_ONCE = 4 << 20
 """Bytes of the photos that are read at a time, about: fewer orders where they are large."""
+SHARE_AT_ONCE = 8
+"""Where so many sends are allowed, one order more at a time is little beside what they hold."""
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +55,10 @@ class Loading:
         self._quarantine_after = settings.retry.quarantine_after
 
     def at_once(self, concurrency: int) -> int:
-        """Orders to take at a time: no more than sends that may be under way, nor more than memory is well spent on."""
+        """Orders to take at a time: more where they are small, or where what is under way takes more memory anyhow."""
         if self._settings.repair:  # which takes so long that every thread should have its share
             return 1
-        return max(
-            1, min(ORDERS_AT_ONCE, BYTES_AT_ONCE // self._set_size, concurrency if self._send else ORDERS_AT_ONCE)
-        )
+        return max(1, min(ORDERS_AT_ONCE, max(BYTES_AT_ONCE // self._set_size, concurrency // SHARE_AT_ONCE)))
 
     async def load(self, orders: Sequence[Order]) -> tuple[list[Loaded], list[Ending]]:
         """Those to be sent, and the endings of the others."""
@@ -99,8 +99,8 @@ class Loading:
             return not_tried_again(order, self._elapsed(order), found.reason, found.detail)
         if isinstance(found, Problem):
             return unusable(order, self._elapsed(order), found)
-        if not order.attempts:
-            order = replace(order, notes=(*found.notes, *self._seen_elsewhere(order, found)))
+        if not order.attempts and (notes := (*found.notes, *self._seen_elsewhere(order, found))):
+            order = replace(order, notes=notes)
         ending = self._unsent(order, found.digest)
         if ending:
             self._site.drop(found)

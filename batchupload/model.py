@@ -1,7 +1,7 @@
 """The nouns that flow from manifest to report; frozen, without I/O, imported by every other file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -321,7 +321,7 @@ class Order:
 
     def after(self, attempt: Attempt, digest: bytes) -> "Order":
         """The order with one more attempt behind it."""
-        return replace(self, attempts=(*self.attempts, attempt), digest=digest)
+        return Order(self.row, self.standing, (*self.attempts, attempt), digest, self.notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import errno
 import io
+import math
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,9 @@ START, SEVERAL = "\ufeffline,order_id,".encode(), "\ufeffmanifest,line,".encode(
 """How the header of a report begins."""
 WRITE_SECONDS = 60.0
 """The longest that a write or a sync of the report may take; a disk that takes longer is given up."""
+
+LOOK_SECONDS = 1.0
+"""Time between two looks whether the file was removed or replaced; a run comes to its end only after one more."""
 
 T = TypeVar("T")
 A = TypeVarTuple("A")
@@ -142,6 +146,8 @@ class Report:
         self._size = 0
         self._thread = ThreadPoolExecutor(1, "report")
         """Its own, so that no other blocked work keeps the report waiting."""
+        self._looked = -math.inf
+        """When it was last seen that the file is still where it was begun."""
         self._stuck = False
         """Whether the thread hangs in a call that the disk does not answer."""
 
@@ -177,7 +183,10 @@ class Report:
         """Add a row for each. Raises `ReportLostError`; then none of them can be relied on to be in the file."""
         async with self._bounded():
             await self._write(_lines(self._cells(ending) for ending in endings))
-            await self._do(_look_for, self.path, self._file.fileno())
+            now = asyncio.get_running_loop().time()
+            if now - self._looked >= LOOK_SECONDS:
+                self._looked = now
+                await self._do(_look_for, self.path, self._file.fileno())
 
     async def finish(self) -> None:
         """Have all of it on the disk; before that no record may call the run ended. Raises `ReportLostError`."""

@@ -5,7 +5,7 @@ import random
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_result,
+    retry_always,
     stop_after_attempt,
     wait_random_exponential,
 )
@@ -38,7 +38,7 @@ class RetryPolicy:
         self._tenacity = Retrying(
             stop=stop_after_attempt(settings.attempts),
             wait=self._wait,
-            retry=retry_if_result(lambda attempt: attempt.finding.verdict in WORTH_REPEATING),
+            retry=retry_always,  # what is not worth it is not asked about
         )
 
     def next_delay(self, attempts: tuple[Attempt, ...], elapsed: float) -> float | None:
@@ -46,12 +46,14 @@ class RetryPolicy:
 
         `elapsed` seconds since the first attempt began; none begins after `retry.order_limit`.
         """
+        if attempts[-1].finding.verdict not in WORTH_REPEATING:
+            return None
         if stale(attempts) and elapsed < self._settings.order_limit:
             return 0.0
         state = RetryCallState(self._tenacity, None, (), {})
         state.attempt_number = counted(attempts)
         state.set_result(attempts[-1])
-        if not self._tenacity.retry(state) or self._tenacity.stop(state):
+        if self._tenacity.stop(state):
             return None
         delay = self._tenacity.wait(state)
         return delay if elapsed + delay < self._settings.order_limit else None
