@@ -6,6 +6,7 @@ a new order; rates are net of start-up, which is measured by runs over an empty 
 """
 
 import argparse
+import compileall
 import csv
 import importlib.util
 import json
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from peers import AT_ONCE, FIELDS, PEERS
 
+import batchupload
 from batchupload.samples import draw_photo
 
 HERE = Path(__file__).parent
@@ -129,6 +131,8 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     clients = [*OURS, *(name for name in PEERS if name.split(",")[0] in {"curl --parallel", "aiohttp"})]
     clients += [name for name in PEERS if name not in clients and importlib.util.find_spec(name.split(",")[0])]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    compileall.compile_dir(Path(batchupload.__file__).parent, quiet=1)  # as an installation has it
     runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

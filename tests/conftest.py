@@ -1,6 +1,7 @@
 """The shared stage of the tests: a shop's folder of orders, the sandbox, and one run through both."""
 
 import asyncio
+import compileall
 import csv
 import ctypes
 import functools
@@ -16,6 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from batchupload import __file__ as package
 from batchupload.job import Wish, execute, plan
 from batchupload.model import PHOTO_FIELDS
 from batchupload.samples import draw_photo
@@ -158,6 +160,13 @@ def command(*arguments: str | Path) -> list[str]:
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BATCHUPLOAD_")}
     return {**kept, "COLUMNS": "100", "LANGUAGE": "en", **(env or {})}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the program compiled, as an installation has it, whatever the environment says: most tests start it."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(package).parent, quiet=1)
 
 
 def pytest_xdist_auto_num_workers() -> int:
