@@ -125,9 +125,7 @@ def hold(path: Path) -> Generator[tuple[Path, sqlite3.Connection], None, None]:
             )
         ) from None
     try:
-        if isinstance(lock, filelock.UnixFileLock):
-            _sign(path)
-        # Without flock the lock became one by existence: its file says whose it is, so that a dead run's can be told.
+        _sign(path)
         yield path, _open(path)
     finally:
         lock.release()
@@ -283,9 +281,16 @@ def _log_path(path: Path) -> Path:
 
 
 def _sign(path: Path) -> None:
-    """Say in the lock file who holds it. No more than a courtesy: whether it is held, the lock itself tells."""
+    """Say in the lock file who holds it. No more than a courtesy: whether it is held, the lock itself tells.
+
+    Without flock the lock became one by existence: then its file says already whose it is, in the way by which a dead
+    run's is told, and is left as it is.
+    """
+    lock = _lock_path(path)
     with suppress(OSError):
-        _lock_path(path).write_text(f"process {os.getpid()}, begun {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        if lock.stat().st_size and not holder(path):
+            return
+        lock.write_text(f"process {os.getpid()}, begun {time.strftime('%Y-%m-%d %H:%M:%S')}")
 
 
 def _holder(path: Path) -> str:
