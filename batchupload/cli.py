@@ -253,6 +253,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
     import asyncio
 
     from batchupload.job import Wish, execute, plan
+    from batchupload.loop import TellingLoop
 
     gc.freeze()
     gc.enable()
@@ -273,7 +274,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
         )  # fmt: skip
         planned = plan(wish, settings)
         # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
-        summary = asyncio.Runner().run(execute(wish, settings, planned))
+        summary = asyncio.Runner(loop_factory=TellingLoop).run(execute(wish, settings, planned))
     except BatchuploadError as error:
         message = told.could_not_begin(error.exit_code, EXIT_CODES[error.exit_code])
         tell(str(error), "not_begun", exit_code=error.exit_code)

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from batchupload.language import _
 from batchupload.ledger import Ledger, open_ledger
 from batchupload.ledger_file import LedgerError
 from batchupload.logs import RUN, event, remark
+from batchupload.loop import idle_seconds
 from batchupload.manifest import Layout, read_rows
 from batchupload.metrics_out import open_metrics
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Row
@@ -114,7 +114,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
     """Do the run. Raises `ReportError` or `LedgerError` where it can't be begun; then nothing was sent."""
     began = datetime.now().astimezone()
     loop = asyncio.get_running_loop()
-    started, worked = loop.time(), time.thread_time()
+    started, idled = loop.time(), idle_seconds(loop)
     manifests = [layout.path for layout in plan.layouts]
     path = report_path(manifests, settings.report.folder, wish.report, began)
     stop, tally = Stop(), Tally()
@@ -171,7 +171,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
             what_bounded(
                 pace.waits,
                 seconds,
-                busy=(time.thread_time() - worked) / max(seconds, 1e-9),
+                busy=1 - (idle_seconds(loop) - idled) / max(seconds, 1e-9),
                 held=bandwidth.seconds_held if bandwidth else 0.0,
                 capped=pace.capped,
             )

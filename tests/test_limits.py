@@ -1,14 +1,21 @@
 """What the operator allows: orders and bytes a second, by the time of day; and what a run says it was held back by."""
 
+import asyncio
+import json
+import subprocess
+import sys
+import time
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import Shop, outcomes, send_to_sandbox
+from conftest import Shop, environment, outcomes, send_to_sandbox
 from simulation import VirtualLoop
 
 from batchupload.bounds import Bound, Holdup, Waits, what_bounded
+from batchupload.loop import TellingLoop, idle_seconds
+from batchupload.sandbox import Sandbox, SandboxOptions
 from batchupload.throttle import BYTES_CREDIT, Throttle
 from batchupload.timetable import Timetable, bytes_per_second, orders_per_second, timetable
 
@@ -166,3 +173,49 @@ def test_what_held_a_run_back_is_told(found: Waits, changes: dict[str, Any], bou
 
 def test_a_run_of_a_moment_is_held_back_by_nothing() -> None:
     assert what_bounded(Waits(), 0.5, busy=0.2, held=0.0, capped="") is None
+
+
+def test_the_loop_tells_waiting_from_work() -> None:
+    async def work_and_wait(work: float, wait: float) -> float:
+        loop = asyncio.get_running_loop()
+        began, idled = loop.time(), idle_seconds(loop)
+        time.sleep(work)
+        await asyncio.sleep(wait)
+        return (idle_seconds(loop) - idled) / (loop.time() - began)
+
+    with asyncio.Runner(loop_factory=TellingLoop) as runner:
+        assert runner.run(work_and_wait(0.5, 0.02)) < 0.5
+        assert runner.run(work_and_wait(0.02, 0.5)) > 0.5
+
+
+ON_A_SLOW_MACHINE = """
+import time
+import batchupload.attempt
+from batchupload.cli import main
+
+def judge(*arguments, judged=batchupload.attempt.judge):
+    time.sleep(0.05)
+    return judged(*arguments)
+
+batchupload.attempt.judge = judge
+main()
+"""
+"""The program where it takes long to see what an answer says."""
+
+
+@pytest.mark.parametrize(
+    ("program", "latency", "bound"),
+    [(("-m", "batchupload"), 0.5, "endpoint"), (("-c", ON_A_SLOW_MACHINE), 0.0, "machine")],
+)
+async def test_a_slow_machine_is_not_taken_for_a_slow_endpoint(
+    shop: Shop, program: tuple[str, str], latency: float, bound: str
+) -> None:
+    shop.orders(60)
+    shop.manifest()
+    async with Sandbox(SandboxOptions(latency=latency)) as server:
+        words = [sys.executable, *program, "run", "orders.csv", "--endpoint", server.url, "-q", "--json"]
+        done = await asyncio.to_thread(
+            subprocess.run, words, cwd=shop.folder, env=environment(), capture_output=True, timeout=60, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bounded_by"] == bound
