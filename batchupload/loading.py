@@ -15,8 +15,9 @@ from batchupload.sightings import Sightings
 from batchupload.site import Found, Site
 from batchupload.stop import InterruptedAttemptError, Stop
 
-ORDERS_AT_ONCE = 16
-"""Orders whose photos are read at a time, at most. Each time costs some hops between threads and a commit."""
+ORDERS_AT_ONCE = 8
+"""Orders whose photos are read at a time, at most. Each time costs some hops between threads and a commit; some five
+times as many are held ahead (measured at 30 KB a photo: twice as many gave 1.16 × the rate, for 5 MB more)."""
 BYTES_AT_ONCE = 4 << 20
 """Bytes of the photos that are read at a time, about: fewer orders where they are large."""
 SHARE_AT_ONCE = 8

@@ -18,7 +18,7 @@ from batchupload.reasons import Reason
 from batchupload.shop_settings import PhotoSettings
 
 MOST_READERS = 8
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 REPAIR_MEMORY = 512 << 20
 """Bytes of the pictures that are repaired at a time; one that needs more is repaired alone."""
 
@@ -88,11 +88,15 @@ class Room:
 
 
 def keep_freed_memory() -> None:
-    """Let malloc use the memory of one photo for the next: fresh pages cost more than the reading (mallopt(3))."""
+    """Let malloc use the memory of one photo for the next: fresh pages cost more than the reading (mallopt(3)).
+
+    Whichever thread asks: what one has freed, another would not find in a heap of its own.
+    """
     with suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         library.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        library.mallopt(M_ARENA_MAX, 1)
 
 
 def _load(wanted: Wanted, settings: PhotoSettings, fetched: Fetched, mend: Mend | None) -> Read:

@@ -7,19 +7,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from python_calamine import (
-    CalamineError,
-    CalamineSheet,
-    CalamineWorkbook,
-    SheetTypeEnum,
-    SheetVisibleEnum,
-    WorksheetNotFound,
-)
+from typing import TYPE_CHECKING
 
 from batchupload.delimited import Record
 from batchupload.language import _
 from batchupload.source import ManifestError, Source, open_bytes
+
+if TYPE_CHECKING:
+    from python_calamine import CalamineSheet
 
 STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 """How a ZIP archive (all but .xls) and an OLE document begin."""
@@ -72,8 +67,11 @@ def read_records(source: Source, form: Workbook, header_line: int) -> Iterator[R
             yield line, cells, None
 
 
-def _open(source: Source, wanted: str | None) -> tuple[CalamineSheet, int]:
+def _open(source: Source, wanted: str | None) -> tuple["CalamineSheet", int]:
     """The sheet, and how many there are."""
+    # Here, since most manifests are no workbook, and it takes memory.
+    from python_calamine import CalamineError, CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum, WorksheetNotFound
+
     with open_bytes(source) as file:
         content = file.read(UNPACKED_LIMIT + 1)
     if _unpacked_size(content) > UNPACKED_LIMIT:
@@ -158,7 +156,7 @@ def _number(column: bytes) -> int:
     return number
 
 
-def _rows(sheet: CalamineSheet) -> Iterator[tuple[int, list[str]]]:
+def _rows(sheet: "CalamineSheet") -> Iterator[tuple[int, list[str]]]:
     for line, cells in enumerate(sheet.iter_rows(), 1):
         yield line, [_text(cell) for cell in cells]
 
