@@ -6,7 +6,7 @@ from enum import StrEnum
 from batchupload.language import _
 
 FEWEST_SECONDS = 1.0
-"""A run that took, or in which sends waited for, less than this was bounded by nothing worth telling."""
+"""A run that took less than this was bounded by nothing worth telling, nor was one that waited less and was not busy."""
 BUSY = 0.75
 """Share of a run from which the event loop, where it was not waiting, counts as bound by the processor.
 
@@ -62,7 +62,9 @@ def what_bounded(waits: Waits, seconds: float, *, busy: float, held: float, capp
     held up uploads, and `capped` names the setting that kept the number of sends at once from growing, if one did.
     """
     total = sum(waits.holdups.values())
-    if seconds < FEWEST_SECONDS or total < min(FEWEST_SECONDS, seconds / 2):
+    if seconds < FEWEST_SECONDS:
+        return None
+    if total < min(FEWEST_SECONDS, seconds / 2):
         return Verdict(Bound.MACHINE, _("this machine's processor")) if busy >= BUSY else None
     top = max(waits.holdups, key=waits.holdups.__getitem__)
     match top:

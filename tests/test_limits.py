@@ -172,7 +172,8 @@ def test_what_held_a_run_back_is_told(found: Waits, changes: dict[str, Any], bou
 
 
 def test_a_run_of_a_moment_is_held_back_by_nothing() -> None:
-    assert what_bounded(Waits(), 0.5, busy=0.2, held=0.0, capped="") is None
+    assert what_bounded(Waits(), 0.5, busy=0.95, held=0.0, capped="") is None
+    assert what_bounded(Waits(), 5.0, busy=0.2, held=0.0, capped="") is None
 
 
 def test_the_loop_tells_waiting_from_work() -> None:

@@ -45,7 +45,7 @@ def masked(screen: str) -> str:
     """Without what differs from run to run."""
     screen = re.sub(r"report-\d{8}-\d{6}", "report-TIME", screen)
     screen = re.sub(
-        r"(It was held back by|瓶颈在)[^\n]*\n([^\n]+\n)?(?=Report|报告)", "", screen
+        r"(It was held back by|瓶颈：)[^\n]*\n([^\n]+\n)?(?=Report|报告)", "", screen
     )  # as on a busy machine
     return re.sub(r"(sends, |次），).*", r"\1", screen).strip()
 
