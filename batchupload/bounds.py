@@ -6,7 +6,7 @@ from enum import StrEnum
 from batchupload.language import _
 
 FEWEST_SECONDS = 1.0
-"""A run that took less than this was bounded by nothing worth telling, nor was one that waited less and was not busy."""
+"""What took less than this, or waited less without being busy, was bounded by nothing worth telling."""
 BUSY = 0.75
 """Share of a run from which the event loop, where it was not waiting, counts as bound by the processor.
 
