@@ -45,6 +45,7 @@ class Run:
     wall: float
     cpu: float
     peak_mb: float
+    """Never less than this process's own, which the system counts in."""
     first_byte: float
     """Seconds from the start of the process to its first request."""
 
