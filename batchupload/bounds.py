@@ -13,6 +13,12 @@ BUSY = 0.75
 Measured: 0.80 to 0.97 against an endpoint that answers at once, 0.70 at 20 ms an answer, 0.35 at 80 ms (32 at once)."""
 
 
+OVERLOADED = 0.1
+"""Share of sends from which an endpoint that refuses them for the time being, or is late, counts as the bound."""
+STRETCHED = 0.6
+"""Where the fastest answer took less than this share of a usual one, more at once would mostly wait at the endpoint."""
+
+
 class Holdup(StrEnum):
     """What the next send waits for."""
 
@@ -45,6 +51,14 @@ class Waits:
     """Of all sends together, until the body was handed over."""
     answering: float = 0.0
     """Of all sends together, from then to the end."""
+    answered: float = 0.0
+    """Of the sends that were accepted or refused, from begin to end."""
+    at_best: float = 0.0
+    """The same, had each been as fast as the fastest of its size."""
+    sends: int = 0
+    """How many there were."""
+    overloaded: int = 0
+    """Those that met an endpoint with too much to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +78,29 @@ def what_bounded(waits: Waits, seconds: float, *, busy: float, held: float, capp
     total = sum(waits.holdups.values())
     if seconds < FEWEST_SECONDS:
         return None
+    if held >= seconds / 2:
+        return Verdict(Bound.LIMIT, _("your limit {setting}", setting="pace.bandwidth"))
     if total < min(FEWEST_SECONDS, seconds / 2):
         return Verdict(Bound.MACHINE, _("this machine's processor")) if busy >= BUSY else None
     top = max(waits.holdups, key=waits.holdups.__getitem__)
-    match top:
-        case Holdup.RATE:
-            return Verdict(Bound.LIMIT, _("your limit {setting}", setting="pace.rate"))
-        case Holdup.QUIET:
-            return Verdict(Bound.ENDPOINT, _("the endpoint, which asked for time or did not answer"))
+    if top is Holdup.RATE:
+        return Verdict(Bound.LIMIT, _("your limit {setting}", setting="pace.rate"))
+    if top is Holdup.QUIET:
+        return Verdict(Bound.ENDPOINT, _("the endpoint, which asked for time or did not answer"))
+    if waits.overloaded > OVERLOADED * waits.sends:
+        return Verdict(
+            Bound.ENDPOINT,
+            _(
+                "the endpoint: {overloaded:,} of {sends:,} sends met a 429, a 503 or no answer in time",
+                overloaded=waits.overloaded,
+                sends=waits.sends,
+            ),
+        )
     if busy >= BUSY:
         return Verdict(Bound.MACHINE, _("this machine's processor"))
     if top is Holdup.PHOTOS:
         return Verdict(Bound.MACHINE, _("this machine, in reading and checking photos"))
-    if held >= seconds / 2:
-        return Verdict(Bound.LIMIT, _("your limit {setting}", setting="pace.bandwidth"))
-    if capped:
+    if capped and waits.at_best >= STRETCHED * waits.answered:
         return Verdict(Bound.LIMIT, _("your limit {setting}", setting=capped))
     share = waits.uploading / max(waits.uploading + waits.answering, 1e-9)
     if share > 0.5:

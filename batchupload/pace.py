@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from batchupload.bounds import Holdup, Waits
 from batchupload.budget import seen_alike
 from batchupload.language import _
-from batchupload.limit import ConcurrencyLimit
+from batchupload.limit import BestTimes, ConcurrencyLimit
 from batchupload.model import Attempt, Finding, Verdict
 from batchupload.reasons import Reason
 from batchupload.settings import PaceSettings, RetrySettings
@@ -72,6 +72,7 @@ class Pace:
         self._earned = now()
         self._retry_turn = asyncio.Lock()
         self._limit = ConcurrencyLimit(*settings.bounds, now)
+        self._best = BestTimes()
         self._first: list[Finding] = []
         self._under_way = self._unsettled = 0
         self._moved = asyncio.Event()
@@ -182,6 +183,7 @@ class Pace:
     def learn(self, turn: Turn, attempt: Attempt) -> None:
         """Take in what an attempt found and how long it took; this may end the run, or change how many go at once."""
         finding = attempt.finding
+        self.waits.sends += 1
         self.waits.uploading += attempt.uploading
         self.waits.answering += attempt.seconds - attempt.uploading
         if turn.first and self._testing:
@@ -195,11 +197,14 @@ class Pace:
             self._failures = self._misaddressed = 0
             self._probe_wait = PROBE_FIRST
             self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent, self._under_way)
+            self.waits.answered += attempt.seconds
+            self.waits.at_best += attempt.seconds * self._best.share_of_best(attempt.seconds, attempt.bytes_sent)
         elif finding.verdict is Verdict.MISADDRESSED:
             self._learn_of_wrong_address(finding)
         elif finding.reason not in {Reason.CONNECTION_STALE, Reason.WORKER_LOST}:  # which say nothing of the endpoint
             self._learn_of_failure(turn, finding)
         if finding.reason in OVERLOAD:
+            self.waits.overloaded += 1
             self._limit.overloaded(attempt.began)
 
     def _learn_of_wrong_address(self, finding: Finding) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -146,7 +147,7 @@ async def test_no_more_bytes_go_in_a_second_than_allowed_and_our_own_wait_is_no_
 
 
 def waits(top: Holdup, uploading: float = 1.0, answering: float = 9.0) -> Waits:
-    found = Waits(uploading=uploading, answering=answering)
+    found = Waits(uploading=uploading, answering=answering, answered=10.0, at_best=8.0, sends=100)
     found.holdups[top] = 100.0
     return found
 
@@ -158,6 +159,19 @@ def waits(top: Holdup, uploading: float = 1.0, answering: float = 9.0) -> Waits:
         (waits(Holdup.PLACES, 9, 1), {}, Bound.LINK, "90%"),
         (waits(Holdup.PLACES), {"capped": "pace.highest (64 at once)"}, Bound.LIMIT, "pace.highest"),
         (waits(Holdup.PLACES), {"held": 90.0}, Bound.LIMIT, "pace.bandwidth"),
+        (
+            replace(waits(Holdup.PLACES), at_best=5.0),
+            {"capped": "pace.highest (4 at once)"},
+            Bound.ENDPOINT,
+            "90%",
+        ),
+        (
+            replace(waits(Holdup.PLACES), overloaded=20),
+            {"capped": "pace.concurrency (8)"},
+            Bound.ENDPOINT,
+            "20 of",
+        ),
+        (Waits(), {"held": 90.0}, Bound.LIMIT, "pace.bandwidth"),
         (waits(Holdup.RATE), {}, Bound.LIMIT, "pace.rate"),
         (waits(Holdup.QUIET), {}, Bound.ENDPOINT, "asked for time"),
         (waits(Holdup.PHOTOS), {}, Bound.MACHINE, "photos"),
