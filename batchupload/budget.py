@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from batchupload.failures import common
 from batchupload.language import _
 from batchupload.model import Finding, Outcome, Verdict
 
@@ -15,7 +16,9 @@ FEWEST = 50
 
 def seen_alike(first: Sequence[Finding]) -> str:
     """What nearly all of the first orders met, for a person; empty where that is no trouble."""
-    met = Counter((finding.reason, finding.message) for finding in first if finding.verdict is not Verdict.ACCEPTED)
+    met = Counter(
+        (finding.reason, common(finding.message, "")) for finding in first if finding.verdict is not Verdict.ACCEPTED
+    )
     if not met:
         return ""
     [((reason, message), count)] = met.most_common(1)

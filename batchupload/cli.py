@@ -63,7 +63,9 @@ def cli() -> None:
 @click.option("--bandwidth", metavar="N", help="Bytes a second at most, such as 1M; or '08:00,1M 23:00,off'.")
 @click.option("--deadline", metavar="TIME", help="End by then: 06:00, or after 2h30m; the rest is deferred.")
 @click.option("--canary", type=int, metavar="N", help="End where the first N orders all go wrong alike [20]; 0: don't.")
-@click.option("--max-failures", metavar="N|P%", help="End when more than this goes wrong.")
+@click.option(
+    "--max-failures", metavar="N|P%", help="End when more than this goes wrong; P% of the rows so far, from 50 on."
+)
 @QUARANTINE
 @click.option("--force", is_flag=True, help="Send also what the ledger knows as uploaded, or has set aside.")
 @click.option("--endpoint", metavar="URL", help="The upload call; photos go nowhere else.")

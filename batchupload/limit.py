@@ -37,8 +37,12 @@ class ConcurrencyLimit:
         """Sends under way in this round, at the most."""
         self._renewed = now()
         self._renewing = False
-        self.why = _("as set") if lowest == highest else _("finding out")
+        self._why = _("as set") if lowest == highest else _("finding out")
+
+    @property
+    def why(self) -> str:
         """What moved or holds the limit, for a person."""
+        return _("fewer for a moment, to measure anew") if self._renewing else self._why
 
     @property
     def at_most(self) -> bool:
@@ -76,7 +80,7 @@ class ConcurrencyLimit:
         self._lowered = self._now()
         self._limit = max(self._limit * OVERLOADED, self._lowest)
         self._doubling = False
-        self.why = _("the endpoint is overloaded")
+        self._why = _("the endpoint is overloaded")
         self._begin_round()
 
     def _move(self, share: float) -> None:
@@ -86,16 +90,16 @@ class ConcurrencyLimit:
         if queued > many:
             self._limit = max(min(self._limit * share + 1, self._limit - 1), self._lowest)
             self._doubling = False
-            self.why = _("more would only queue at the endpoint")
+            self._why = _("more would only queue at the endpoint")
         elif queued < few and self.value >= ALLOWANCE * self._most:
-            self.why = _("no more were ready to go")  # what more would do is not known
+            self._why = _("no more were ready to go")  # what more would do is not known
         elif queued < few:
             step = self._limit if self._doubling else 1 + 0.02 * self._limit
             self._limit = min(self._limit + step, self._highest)
-            self.why = _("the most that is allowed") if self._limit >= self._highest else _("growing")
+            self._why = _("the most that is allowed") if self._limit >= self._highest else _("growing")
         else:
             self._doubling = False
-            self.why = _("more would only queue at the endpoint")
+            self._why = _("more would only queue at the endpoint")
 
     def _begin_round(self) -> None:
         self._round.clear()

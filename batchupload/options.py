@@ -43,7 +43,7 @@ OF_THESE_MANIFESTS = frozenset({"encoding", "delimiter", "sheet"})
 """Options that say how manifests are to be read; a report needs none of them."""
 SETS_ASIDE = frozenset({"quarantine_after"})
 """Options that say which orders are set aside."""
-NOT_REPEATED = frozenset({"deadline", "canary", "max_failures", "pattern", "log_format"})
+NOT_REPEATED = frozenset({"pattern", "log_format"})
 """Options that a command which goes on from here doesn't need."""
 
 

@@ -79,6 +79,8 @@ class Pace:
         stop.wakes(self._moved.set)
         self.waits = Waits()
         """What the sends of the run waited for."""
+        self.waits_for: Holdup | None = None
+        """What the next one waits for at this moment."""
 
     @property
     def concurrency(self) -> int:
@@ -118,6 +120,15 @@ class Pace:
         return max(0.0, self._paused_until - self._now())
 
     @property
+    def patience_left(self) -> float:
+        """Seconds for which an endpoint that is down is still probed."""
+        return max(0.0, self._down_since + self._patience - self._now())
+
+    @property
+    def _patience(self) -> float:
+        return self._settings.patience if self._answered else self._settings.patience_at_start
+
+    @property
     def ready(self) -> bool:
         """Whether a send may begin now."""
         return self._wait()[0] <= 0
@@ -137,7 +148,7 @@ class Pace:
                 if self._rate:
                     self._rate.take(1)
                 return Turn(self.down, first)
-            began = self._now()
+            began, self.waits_for = self._now(), holdup
             self._moved.clear()
             if wait is FOREVER:
                 await self._moved.wait()
@@ -146,6 +157,7 @@ class Pace:
                     async with asyncio.timeout(min(wait, LOOK_AGAIN)):
                         await self._moved.wait()
             self.waits.holdups[holdup] += self._now() - began
+            self.waits_for = None
         return None
 
     def starved(self, seconds: float) -> None:
@@ -221,12 +233,11 @@ class Pace:
             return
         if not was_down:
             self._down_since = self._now()
-            self._next_probe = self._now() + self._probe_wait
         elif turn.probe:
             self._probe_wait = min(self._probe_wait * 2, PROBE_CAP)
-            self._next_probe = self._now() + self._probe_wait
-        patience = self._settings.patience if self._answered else self._settings.patience_at_start
-        if self._now() - self._down_since >= patience:
+        if not was_down or turn.probe:  # the last one when the patience ends
+            self._next_probe = self._now() + min(self._probe_wait, self.patience_left)
+        if not self.patience_left:
             self._stop.ask(Reason.ENDPOINT_DOWN, _("Last met: {met}", met=_met(finding)))
 
     def _wait(self) -> tuple[float, Holdup]:

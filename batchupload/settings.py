@@ -20,7 +20,7 @@ def number_or_share(value: object) -> str | None:
         return None
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     if not re.fullmatch(r"[0-9]{1,9}|[0-9]{1,2}(\.[0-9]+)?%", text):
-        raise ValueError(_("give a number such as 100, or a share such as 5%, not {value!r}", value=value))
+        raise ValueError(_("give a number such as 100, or a share below 100% such as 5%, not {value!r}", value=value))
     return text
 
 
@@ -55,7 +55,7 @@ class PaceSettings(Section):
     )
     max_failures: Annotated[str | None, PlainValidator(number_or_share)] = Field(
         None,
-        description="The run ends with more failures than this: a number, or a share of the rows such as 5%.",
+        description="The run ends with more failures: a number, or a share (5%) of the rows so far, from the 50th on.",
     )
     stop_after_misaddressed: Annotated[int, Field(ge=1, le=100_000)] = Field(
         5, description="The run ends when its first N orders, or later 4 × N in a row, all find the address wrong."
@@ -81,9 +81,17 @@ class PaceSettings(Section):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.lowest > self.highest:
-            raise ValueError(_("lowest must not be above highest"))
+            raise ValueError(
+                _("lowest ({lowest}) must not be above highest ({highest})", lowest=self.lowest, highest=self.highest)
+            )
         if "highest" in self.model_fields_set and isinstance(self.concurrency, int) and self.concurrency > self.highest:
-            raise ValueError(_("concurrency must not be above highest"))
+            raise ValueError(
+                _(
+                    "concurrency ({concurrency}) must not be above highest ({highest})",
+                    concurrency=self.concurrency,
+                    highest=self.highest,
+                )
+            )
         return self
 
     @field_validator("deadline")

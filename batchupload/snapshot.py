@@ -8,13 +8,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from batchupload.bounds import Holdup
 from batchupload.language import _
 from batchupload.model import Outcome, Verdict
 from batchupload.pace import Pace
 from batchupload.reasons import Reason
 from batchupload.site import Site
 from batchupload.stop import Stop
-from batchupload.summary import Tally, size
+from batchupload.summary import Tally, duration, size
 from batchupload.throttle import Throttle
 
 WINDOW_SECONDS = 30.0
@@ -187,15 +188,19 @@ def pace_now(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Th
     if not pace:
         return PaceNow(note=site.told)
     if pace.down:
-        note = _("the endpoint takes nothing at present; one order at a time probes it")
+        left = duration(round(pace.patience_left))
+        note = _("the endpoint takes nothing; one order at a time probes it, for {left} more", left=left)
         return PaceNow(State.DOWN, at_once, under_way, note)
     if pace.paused >= 1:
-        note = _("the endpoint asked for {paused:.0f} s of quiet", paused=pace.paused)
+        note = _("quiet for another {paused:.0f} s, as the endpoint asked", paused=pace.paused)
         return PaceNow(State.QUIET, at_once, under_way, note)
     held = [_("at most {rate:g} orders/s", rate=rate.rate)] if rate and rate.rate else []
     held += [_("at most {size}/s", size=size(bandwidth.rate))] if bandwidth and bandwidth.rate else []
-    if held and 2 * under_way < at_once:
-        going = _("{under_way} of at most {concurrency} at once", under_way=under_way, concurrency=at_once)
+    if pace.waits_for is Holdup.RATE:
+        why = _("as {setting} allows", setting="pace.rate")
+    elif bandwidth and bandwidth.held:
+        why = _("as {setting} allows", setting="pace.bandwidth")
     else:
-        going = _("{concurrency} at once ({why})", concurrency=at_once, why=pace.why)
+        why = pace.why
+    going = _("{concurrency} at once ({why})", concurrency=at_once, why=why)
     return PaceNow(State.GOING, at_once, under_way, ", ".join([going, *held, *filter(None, [site.told])]))

@@ -42,6 +42,11 @@ class Throttle:
         """How long it has held up what wanted to pass, one after the other."""
 
     @property
+    def held(self) -> bool:
+        """Whether it holds something up at this moment."""
+        return self._turn.locked()
+
+    @property
     def rate(self) -> float | None:
         """Units a second that are allowed at present; None for no limit."""
         return self._timetable.at(self._clock())

@@ -160,14 +160,16 @@ async def test_the_next_command_sends_what_is_left_and_nothing_else(shop: Shop) 
     shop.orders(4)
     shop.manifest()
     rules = (parse_fault("http_503@HT000001:4"), parse_fault("closed_after_body@HT000002:4"))
+    guards = ("--canary", "5", "--max-failures", "3", "--deadline", "1h")
     async with Sandbox(SandboxOptions(rules)) as server:
-        url = ("--endpoint", server.url)
         done = await asyncio.to_thread(
-            batchupload, "run", "orders.csv", *url, cwd=shop.folder, env={"BATCHUPLOAD_RETRY_BASE": "0.01"}
-        )
+            batchupload, "run", "orders.csv", "--endpoint", server.url, *guards,
+            cwd=shop.folder, env={"BATCHUPLOAD_RETRY_BASE": "0.01"},
+        )  # fmt: skip
         assert done.returncode == 1
         words = re.search(r"^Next: +batchupload (.*)$", done.stdout, re.MULTILINE)
         assert words
+        assert set(guards) <= set(words[1].split())
         done = await asyncio.to_thread(batchupload, *words[1].split(), cwd=shop.folder)
     assert done.returncode == 0, done.stdout
     assert "all done" in done.stdout

@@ -148,11 +148,11 @@ def test_two_fields_of_one_name_are_refused(tmp_path: Path) -> None:
     [
         (
             "pace: {max_failures: lots}",
-            "pace.max_failures: give a number such as 100, or a share such as 5%, not 'lots'.",
+            "pace.max_failures: give a number such as 100, or a share below 100% such as 5%, not 'lots'.",
         ),
         (
             "pace: {max_failures: 0.05}",
-            "pace.max_failures: give a number such as 100, or a share such as 5%, not 0.05.",
+            "pace.max_failures: give a number such as 100, or a share below 100% such as 5%, not 0.05.",
         ),
         ("manifest: {paths: a.csv}", "manifest.paths: give a list, such as [a.csv, b.csv], not 'a.csv'."),
         ("manifest: {paths: [5]}", "manifest.paths.0: give a path, not 5."),

@@ -115,7 +115,9 @@ def test_first_orders_that_all_go_wrong_alike_are_seen() -> None:
     assert "19 of the first 20 orders met endpoint_refused (“签名错误”)" in seen_alike([*[refused] * 19, accepted])
     assert seen_alike([*[refused] * 17, *[accepted] * 3]) == ""
     assert seen_alike([accepted] * 20) == ""
-    assert seen_alike([finding(Verdict.REJECTED, Reason.ENDPOINT_REFUSED, str(n)) for n in range(20)]) == ""
+    assert seen_alike([finding(Verdict.REJECTED, Reason.ENDPOINT_REFUSED, chr(n + 97)) for n in range(20)]) == ""
+    unknown = [finding(Verdict.REJECTED, Reason.ENDPOINT_REFUSED, f"订单不存在 HT{n:03}") for n in range(20)]
+    assert "20 of the first 20 orders met endpoint_refused (“订单不存在 …”)" in seen_alike(unknown)
 
 
 @pytest.mark.parametrize(

@@ -153,3 +153,16 @@ def test_a_damaged_status_is_none(shop: Shop, damage: bytes) -> None:
     done = batchupload("status", cwd=shop.folder)
     assert done.returncode == 1
     assert done.stdout.splitlines()[0].endswith(" died. Run again: the same command finishes what is missing.")
+
+
+@pytest.mark.parametrize(
+    ("limit", "setting"), [(("--rate", "2"), "pace.rate"), (("--bandwidth", "4K"), "pace.bandwidth")]
+)
+async def test_a_limit_of_your_own_is_told_as_what_holds_the_run_back(
+    shop: Shop, limit: tuple[str, str], setting: str
+) -> None:
+    async with running(shop, *limit) as process, asyncio.timeout(60):
+        while f"2 at once (as {setting} allows), at most " not in (await status(shop, "--json"))[1]:
+            await asyncio.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        await process.wait()
