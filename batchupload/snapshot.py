@@ -18,8 +18,8 @@ from batchupload.stop import Stop
 from batchupload.summary import Tally, duration, size
 from batchupload.throttle import Throttle
 
-WINDOW_SECONDS = 30.0
-"""The present rate is that of the last half minute."""
+WINDOW_SECONDS = 10.0
+"""The present rate is that of so long: an order now and then still counts, and a change soon shows."""
 APART_SECONDS = 0.2
 """Looks that come closer than this are not kept: whoever asks often makes no long memory."""
 
@@ -82,7 +82,7 @@ class Snapshot:
     """Attempts by how long they took, as `ATTEMPT_BUCKETS` has it."""
     bytes_sent: int
     rows_per_second: float
-    """In the last half minute, as the next."""
+    """In the last ten seconds, as the next."""
     bytes_per_second: float
     pace: PaceNow
 
@@ -142,7 +142,7 @@ def read_snapshot(facts: Mapping[str, Any]) -> Snapshot:
 
 
 class Lookout:
-    """Looks at a run whenever somebody asks, and remembers half a minute for the rates."""
+    """Looks at a run whenever somebody asks, and remembers the last seconds for the rates."""
 
     def __init__(
         self, tally: Tally, total: int, pace: Callable[[], PaceNow], now: Callable[[], float], *, sends: bool
