@@ -243,7 +243,10 @@ class Summary:
                 times = several(noted, "{n:,} time", "{n:,} times")
                 lines += wrap(_("Warning, {times}: {meaning}", times=times, meaning=_(meaning)), columns)
         if not self.checked_only:
-            if tally.attempts:
+            if tally.attempts and not tally.bytes_sent:
+                sends = several(tally.attempts, "{n:,} send", "{n:,} sends")
+                lines.append(_("Nothing went out in {sends}.", sends=sends))
+            elif tally.attempts:
                 lines.append(
                     _(
                         "Sent {orders} in {sends}, {size} in {duration} ({rate}).",

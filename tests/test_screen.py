@@ -188,7 +188,7 @@ def test_a_check_tells_of_rows_in_order_and_neither_of_bytes_nor_of_pace() -> No
 
 
 @pytest.mark.parametrize("every", [LIVE_SECONDS, LINE_SECONDS])
-def test_where_nothing_ended_for_half_a_minute_there_is_no_rate_and_no_time_left(every: float) -> None:
+def test_where_nothing_ended_of_late_there_is_no_rate_and_no_time_left(every: float) -> None:
     tally = Tally()
     assert line(watched(tally, 60, 40, every=every)[-1]).count(" left") == 1
     last = watched(tally, 41, every=every)[-1]
