@@ -6,7 +6,6 @@ import os
 import re
 import stat
 import struct
-import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -111,13 +110,11 @@ def load_photos(
     if photo_set.digest == trusted or settings.validate_ == "off":
         return photo_set
     glimpses: dict[str, Glimpse] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow only warns of sizes and odd metadata; max_pixels decides
-        for photo, content in zip(photos, contents, strict=True):
-            try:
-                glimpses[photo.field] = validate(content, settings)
-            except PhotoError as error:
-                return _problem(photo.field, error)
+    for photo, content in zip(photos, contents, strict=True):
+        try:
+            glimpses[photo.field] = validate(content, settings)
+        except PhotoError as error:
+            return _problem(photo.field, error)
     if settings.warn and (warned := warnings_of(glimpses, settings.small_side)):
         return replace(photo_set, notes=(*notes, *warned))
     return photo_set

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -35,9 +36,16 @@ class Readers:
         self.count = max(2, min(MOST_READERS, os.cpu_count() or 2))
         self._threads = ThreadPoolExecutor(self.count, "reader")
         self._room = Room(REPAIR_MEMORY)
+        self._filters = warnings.catch_warnings()
         keep_freed_memory()
 
     def __enter__(self) -> Self:
+        """Have no decoder warn on the screen of sizes and odd metadata: `max_pixels` decides.
+
+        Once for all threads, since they share the filters.
+        """
+        self._filters.__enter__()
+        warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif")
         return self
 
     def __exit__(
@@ -45,6 +53,7 @@ class Readers:
     ) -> None:
         """Begin nothing more; a disk that does not answer is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._filters.__exit__(kind, error, trace)
 
     async def do(self, work: Callable[[], T]) -> T:
         """Do blocking work off the loop. Raises `TimeoutError` where a disk does not answer."""

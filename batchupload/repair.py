@@ -8,7 +8,6 @@ import io
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -116,22 +115,20 @@ def require_decoders(settings: PhotoSettings) -> None:
 
 def _encoded_anew(content: bytes, settings: PhotoSettings, room: Room, turn: int, *, heic: bool) -> tuple[bytes, str]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow only warns of sizes and odd metadata
-            width, height = _heif().open_heif(content).size if heic else size_of(content)
-            if width * height > settings.max_pixels:
-                raise PhotoError(
-                    Reason.PHOTO_TOO_MANY_PIXELS,
-                    _(
-                        "{width} × {height}, at most {max_pixels}",
-                        width=width,
-                        height=height,
-                        max_pixels=settings.max_pixels,
-                    ),
-                )
-            with room(width * height * (HEIC_BYTES_PER_PIXEL if heic else BYTES_PER_PIXEL)):
-                source = _from_heic(content, settings) if heic else _decoded(content, settings, turn)
-                repaired, side = _encoded(source, len(content), settings)
+        width, height = _heif().open_heif(content).size if heic else size_of(content)
+        if width * height > settings.max_pixels:
+            raise PhotoError(
+                Reason.PHOTO_TOO_MANY_PIXELS,
+                _(
+                    "{width} × {height}, at most {max_pixels}",
+                    width=width,
+                    height=height,
+                    max_pixels=settings.max_pixels,
+                ),
+            )
+        with room(width * height * (HEIC_BYTES_PER_PIXEL if heic else BYTES_PER_PIXEL)):
+            source = _from_heic(content, settings) if heic else _decoded(content, settings, turn)
+            repaired, side = _encoded(source, len(content), settings)
     except PhotoError:
         raise
     except Image.DecompressionBombError:

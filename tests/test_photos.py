@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import as_plain_user, picture
+from conftest import Shop, as_plain_user, batchupload, picture
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -454,3 +454,15 @@ def test_a_link_that_is_none_any_more_when_it_is_read_is_refused_as_swapped(
     found = load(tmp_path, PhotoSettings(), face="link/face.jpg")
     assert isinstance(found, Problem)
     assert found.reason is Reason.PHOTO_OUTSIDE_ROOT
+
+
+def test_a_decoder_that_warns_does_not_write_on_the_screen(shop: Shop) -> None:
+    several_parts = b"\xff\xe2\x00\x12MPF\0II*\0\x08\0\0\0\xff\xff\0\0"  # an index of pictures, cut off
+    for number in range(200):
+        order_id = f"HT{number:06}"
+        photos = {name: picture(name, order_id) for name in PHOTO_FIELDS}
+        shop.order(order_id, {name: jpeg[:2] + several_parts + jpeg[2:] for name, jpeg in photos.items()})
+    shop.manifest()
+    done = batchupload("check", "orders.csv", cwd=shop.folder)
+    assert "arn" not in done.stderr
+    assert done.returncode == 0, done.stdout
