@@ -10,10 +10,9 @@ FEWEST_SECONDS = 1.0
 BUSY = 0.75
 """Share of a run from which the event loop, where it was not waiting, counts as bound by the processor.
 
-Measured: 0.80 to 0.97 against an endpoint that answers at once, 0.70 at 20 ms an answer, 0.35 at 80 ms (32 at once)."""
-
-
-OVERLOADED = 0.1
+Measured: 0.79 to 0.97 against an endpoint that answers at once, 0.70 at 20 ms an answer, 0.35 at 80 ms (32 at once).
+"""
+OVERLOADED_SHARE = 0.1
 """Share of sends from which an endpoint that refuses them for the time being, or is late, counts as the bound."""
 STRETCHED = 0.6
 """Where the fastest answer took less than this share of a usual one, more at once would mostly wait at the endpoint."""
@@ -87,7 +86,7 @@ def what_bounded(waits: Waits, seconds: float, *, busy: float, held: float, capp
         return Verdict(Bound.LIMIT, _("your limit {setting}", setting="pace.rate"))
     if top is Holdup.QUIET:
         return Verdict(Bound.ENDPOINT, _("the endpoint, which asked for time or did not answer"))
-    if waits.overloaded > OVERLOADED * waits.sends:
+    if waits.overloaded > OVERLOADED_SHARE * waits.sends:
         return Verdict(
             Bound.ENDPOINT,
             _(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from batchupload.job import Wish, execute, plan
 from batchupload.language import _
+from batchupload.loop import TellingLoop
 from batchupload.model import BatchuploadError, Outcome
 from batchupload.samples import Sample, write_corpus
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
@@ -40,7 +41,8 @@ def play(folder: Path | None, orders: int, say: Callable[[str], None], width: in
             orders=orders,
         )
     )
-    summary, url, accepted = asyncio.run(_run(manifest, samples))
+    with asyncio.Runner(loop_factory=TellingLoop) as runner:
+        summary, url, accepted = runner.run(_run(manifest, samples))
     say(summary.as_text(width))
     say(
         _(

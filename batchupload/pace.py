@@ -72,7 +72,7 @@ class Pace:
         self._earned = now()
         self._retry_turn = asyncio.Lock()
         self._limit = ConcurrencyLimit(*settings.bounds, now)
-        self._best = BestTimes()
+        self._best = BestTimes()  # of the whole run; those of the limit are measured anew now and then
         self._first: list[Finding] = []
         self._under_way = self._unsettled = 0
         self._moved = asyncio.Event()
