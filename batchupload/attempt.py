@@ -12,12 +12,11 @@ from batchupload.verdict import judge
 
 
 async def make_attempt(
-    endpoint: Endpoint, order_id: str, photo_set: PhotoSet, settings: Settings, stop: Stop, limit: float, *, reuse: bool
+    endpoint: Endpoint, order_id: str, photo_set: PhotoSet, settings: Settings, stop: Stop, limit: float
 ) -> Attempt:
     """Send the photos once, in at most `limit` seconds; the end of the drain time breaks it off.
 
-    With `reuse` it may go over a connection that an earlier one left open. Raises nothing for what network and
-    endpoint do: the attempt's finding tells.
+    Raises nothing for what network and endpoint do: the attempt's finding tells.
     """
     now = asyncio.get_running_loop().time
     body = endpoint.prepare(order_id, photo_set)
@@ -25,12 +24,14 @@ async def make_attempt(
     started_at, began = datetime.now(UTC).astimezone(), now()
     try:
         async with stop.interruptible():
-            answer = await endpoint.send(body, limit, reuse=reuse)
+            answer = await endpoint.send(body, limit)
     except InterruptedAttemptError:
         finding = Finding(Verdict.AMBIGUOUS if transfer.whole else Verdict.RETRY, Reason.STOPPED)
     else:
         rules, cap = settings.endpoint.replies, settings.retry.retry_after_cap
         finding = judge(answer, transfer.whole, rules, datetime.now(UTC), cap)
-    ended = now()
+    finally:
+        ended = now()
+        await body.release()  # out here, where the end of the drain time takes no answer back
     uploading = (transfer.uploaded_at or ended) - began
     return Attempt(started_at, began, ended - began, uploading, transfer.bytes_sent, finding)

@@ -4,13 +4,12 @@ import asyncio
 import errno
 import math
 import secrets
-import socket
+import ssl
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
-from weakref import WeakSet
+from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -18,6 +17,7 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 from batchupload import __version__
+from batchupload.connection import Listener, OwnConnections
 from batchupload.model import Cause, NoReply, Phase, PhotoSet, Reply
 from batchupload.patience import Patience
 from batchupload.reasons import Reason
@@ -29,13 +29,8 @@ SLICE = 256 * 1024
 """Bytes handed to the network at once; what the progress clock can see."""
 SLICE_HELD = 16 * 1024
 """The same where the bandwidth is limited."""
-UNSENT = 128 * 1024
-"""Bytes that the system may hold back unsent. Its usual megabytes would let the progress clock stop too early, and
-the reply clock start before a slow link has carried the upload."""
-KEEP_ALIVE = 4.0
-"""Seconds for which an idle connection is kept; many servers close theirs after five."""
-STALE_SECONDS = 1.0
-"""A used connection that breaks within this time of our bytes had been closed before them."""
+OUT_OF_DATE = {9: Cause.CERTIFICATE_NOT_YET_VALID, 10: Cause.CERTIFICATE_EXPIRED}
+"""What OpenSSL calls X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
 
 
@@ -49,12 +44,8 @@ class Transfer:
     bytes_sent: int = 0
     """Body bytes handed to the network, counted before they are: fewer than `size` means that the endpoint
     cannot have the whole body."""
-    handed_at: float = -math.inf
-    """When the latest bytes were handed over, by the loop's clock."""
     uploaded_at: float | None = None
     """When the whole body had been handed over."""
-    reused: bool = False
-    """Whether the connection had been used before."""
 
     @property
     def whole(self) -> bool:
@@ -63,8 +54,7 @@ class Transfer:
 
 
 class Endpoint:
-    """The upload call. An async context manager that holds the HTTP sessions of a run: one whose
-    connections are used again, and one whose connections are not."""
+    """The upload call, over a connection of its own for each attempt. An async context manager."""
 
     def __init__(
         self, settings: EndpointSettings, timeouts: TimeoutSettings, bandwidth: Throttle | None = None
@@ -74,58 +64,47 @@ class Endpoint:
         self._bandwidth = bandwidth
         self._url = URL(settings.url)
         self._form = Form(settings.fields, secrets.token_hex(16), settings.more_fields)
-        self._used: WeakSet[asyncio.BaseTransport] = WeakSet()
 
     async def __aenter__(self) -> Self:
-        self._session = self._open_session(reuse=True)
-        self._session_for_one_use = self._open_session(reuse=False)
-        return self
-
-    def _open_session(self, *, reuse: bool) -> aiohttp.ClientSession:
-        keep: dict[str, Any] = {"keepalive_timeout": KEEP_ALIVE} if reuse else {"force_close": True}
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=_socket, **keep),
+        # On a connection that is used again, an answer that comes late or twice is taken for the next order's.
+        self._session = aiohttp.ClientSession(
+            connector=OwnConnections(),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
         )
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.close()
-        await self._session_for_one_use.close()
 
     def prepare(self, order_id: str, photo_set: PhotoSet) -> "MultipartBody":
         """The body of one attempt; it can't be used for another."""
-        return MultipartBody(order_id, photo_set, self._form, self._bandwidth, self._used)
+        return MultipartBody(order_id, photo_set, self._form, self._bandwidth)
 
-    async def send(self, body: "MultipartBody", limit: float, *, reuse: bool = True) -> Reply | NoReply:
+    async def send(self, body: "MultipartBody", limit: float) -> Reply | NoReply:
         """Make one attempt; `limit` in seconds bounds it beside its own timeouts, less the waits for our own bandwidth.
 
-        With `reuse` it may go over a connection that an earlier one left open. Raises nothing for what network and
-        endpoint do. `body.transfer` tells how far it got, also when cancelled.
+        Raises nothing for what network and endpoint do. `body.transfer` tells how far it got, also when cancelled.
+        Call `body.release` after it, whatever came of it.
         """
         transfer, timeouts = body.transfer, self._timeouts
         limit = min(limit, transfer.size / timeouts.slowest_link + timeouts.connect + timeouts.reply)
-        session = self._session if reuse else self._session_for_one_use
         try:
             async with Patience() as patience:
                 watchdog = Watchdog(patience, transfer, timeouts, limit)
                 body.watchdog = lambda: watchdog
-                async with session.post(self._url, data=body, allow_redirects=False) as response:
+                async with self._session.post(self._url, data=body, allow_redirects=False) as response:
                     watchdog.end()
                     content, cut = await self._read(response, min(timeouts.reply, watchdog.left))
         except TimeoutError:
             return NoReply(transfer.phase, Cause.TIMEOUT)
         except aiohttp.ClientError as error:
-            cause = _cause(error)
-            # Whoever closes a connection that was idle does it at once, and not after some work.
-            at_once = asyncio.get_running_loop().time() - transfer.handed_at < STALE_SECONDS
-            stale = cause is Cause.BROKEN and transfer.reused and at_once
-            return NoReply(transfer.phase, Cause.STALE if stale else cause)
+            return NoReply(transfer.phase, _cause(error))
         return Reply(
             response.status,
             content,
@@ -133,6 +112,7 @@ class Endpoint:
             response.headers.get("Content-Encoding", ""),
             response.headers.get("Retry-After", ""),
             response.headers.get("Date", ""),
+            body.listener is not None and body.listener.early,
         )
 
     async def _read(self, response: aiohttp.ClientResponse, seconds: float) -> tuple[bytes, Reason | None]:
@@ -224,36 +204,43 @@ class MultipartBody(Payload):
         photo_set: PhotoSet,
         form: Form,
         bandwidth: Throttle | None = None,
-        used: "WeakSet[asyncio.BaseTransport] | None" = None,
     ) -> None:
         super().__init__(None, content_type=form.content_type)
         self._buffers = form.buffers(order_id, photo_set)
         self._size = sum(map(len, self._buffers))
         self._bandwidth = bandwidth
-        self._used = used
-        """The connections that were used before."""
         self.transfer = Transfer(self._size)
+        self.listener: Listener | None = None
+        """That of the connection it goes out on."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Hand the body to the network, slice by slice."""
         transfer, watchdog, bandwidth = self.transfer, self.watchdog(), self._bandwidth
         now = asyncio.get_running_loop().time
-        if self._used is not None and isinstance(transport := getattr(writer, "transport", None), asyncio.Transport):
-            transfer.reused = transport in self._used
-            self._used.add(transport)
+        transport = getattr(writer, "transport", None)
+        listener = transport.get_protocol() if isinstance(transport, asyncio.Transport) else None
+        if isinstance(listener, Listener):
+            listener.handed_over = lambda: transfer.whole
+            self.listener = listener
         transfer.phase = Phase.BODY
         for piece in slices(self._buffers, SLICE_HELD if bandwidth and bandwidth.rate else SLICE):
             if bandwidth:
                 with watchdog.held():
                     await bandwidth.passed(len(piece))
             watchdog.progress()
-            transfer.handed_at = now()
+            if self.listener:
+                await self.listener.catch_up()
             transfer.bytes_sent += len(piece)
             await writer.write(piece)
             await writer.drain()
         transfer.phase = Phase.REPLY
         transfer.uploaded_at = now()
         watchdog.progress()
+
+    async def release(self) -> None:
+        """Let the connection go, if there was one."""
+        if self.listener:
+            await self.listener.let_server_close()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """For aiohttp's debugging only; photos are not shown."""
@@ -278,19 +265,12 @@ def slices(buffers: Iterable[bytes], size: int) -> Iterator[bytes | memoryview]:
         yield b"".join(small)
 
 
-def _socket(address: tuple[object, ...]) -> socket.socket:
-    family, kind, protocol = address[:3]
-    made = socket.socket(int(str(family)), int(str(kind)), int(str(protocol)))
-    made.setblocking(False)
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
-    return made
-
-
 def _cause(error: aiohttp.ClientError) -> Cause:
     match error:
         case aiohttp.ClientConnectorDNSError():
             return Cause.DNS
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as refused):
+            return OUT_OF_DATE.get(refused.verify_code, Cause.TLS)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
             return Cause.TLS
         case aiohttp.ClientOSError(errno=errno.ECONNREFUSED):

@@ -158,6 +158,8 @@ class Reply:
     """The `Retry-After` header as sent: seconds or a date."""
     date: str = ""
     """The `Date` header as sent."""
+    early: bool = False
+    """Whether it began before the whole body had been handed over: it can't be the answer to that."""
 
 
 class Phase(StrEnum):
@@ -175,9 +177,10 @@ class Cause(StrEnum):
     DNS = "dns"
     REFUSED = "refused"
     TLS = "tls"
+    CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid"
+    """By this machine's clock, as is the next."""
+    CERTIFICATE_EXPIRED = "certificate_expired"
     BROKEN = "broken"
-    STALE = "stale"
-    """Broken as it was used again: the other side had closed it."""
     MALFORMED = "malformed"
     FILES_EXHAUSTED = "files_exhausted"
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from batchupload.model import Streak, Verdict
 from batchupload.reasons import Reason
 
-LIES_ELSEWHERE = frozenset(
+LIES_ELSEWHERE: frozenset[str] = frozenset(
     {
         Reason.DNS_FAILED, Reason.CONNECTION_REFUSED, Reason.CONNECT_TIMEOUT, Reason.CONNECT_FAILED,
-        Reason.CONNECTION_STALE, Reason.RATE_LIMITED, Reason.TOO_EARLY, Reason.UNAVAILABLE, Reason.ENDPOINT_BUSY,
-        Reason.FILES_EXHAUSTED, Reason.STOPPED, Reason.INTERNAL_ERROR,
+        Reason.RATE_LIMITED, Reason.TOO_EARLY, Reason.UNAVAILABLE, Reason.ENDPOINT_BUSY, Reason.FILES_EXHAUSTED,
+        Reason.STOPPED, Reason.INTERNAL_ERROR, "connection_stale",
     }
 )  # fmt: skip
-"""What speaks of the endpoint, the network or this machine as a whole, and not of the order that met it."""
+"""What speaks of the endpoint, the network or this machine as a whole, and not of the order that met it. The last
+stands in ledgers of versions that used connections again."""
 WENT_WRONG_WITH_ALL = frozenset({Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.CANARY, Reason.MAX_FAILURES})
 """Why a run ends early for what is hardly any single order's fault."""
 COUNTS_NOTHING: frozenset[Verdict] = frozenset()

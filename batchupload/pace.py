@@ -213,7 +213,7 @@ class Pace:
             self.waits.at_best += attempt.seconds * self._best.share_of_best(attempt.seconds, attempt.bytes_sent)
         elif finding.verdict is Verdict.MISADDRESSED:
             self._learn_of_wrong_address(finding)
-        elif finding.reason not in {Reason.CONNECTION_STALE, Reason.WORKER_LOST}:  # which say nothing of the endpoint
+        elif finding.reason is not Reason.WORKER_LOST:  # which says nothing of the endpoint
             self._learn_of_failure(turn, finding)
         if finding.reason in OVERLOAD:
             self.waits.overloaded += 1

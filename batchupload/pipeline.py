@@ -13,7 +13,7 @@ from batchupload.pace import Pace, Turn
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
-from batchupload.retry import RetryPolicy, stale
+from batchupload.retry import RetryPolicy
 from batchupload.settings import Settings
 from batchupload.site import Site
 from batchupload.source import ManifestError
@@ -163,7 +163,7 @@ class Pipeline:
         """One attempt → the ending, or the order and the seconds until its next attempt."""
         order, photos = loaded.order, loaded.photo_set
         limit = self._settings.retry.order_limit - self._elapsed(order)
-        attempt = await self._site.send(order.row.order_id, photos, limit, reuse=not stale(order.attempts))
+        attempt = await self._site.send(order.row.order_id, photos, limit)
         self._recorder.ended(loaded, attempt)
         self._pace.learn(turn, attempt)
         order = order.after(attempt, photos.digest)

@@ -16,6 +16,7 @@ from yarl import URL
 
 from batchupload import __version__
 from batchupload.checkup import Checkup, mend, ok, warning
+from batchupload.endpoint import OUT_OF_DATE
 from batchupload.language import _
 from batchupload.shop_settings import LOOPBACK_HOSTS
 
@@ -119,11 +120,11 @@ async def _secure(address: URL, writer: asyncio.StreamWriter, patience: float) -
             _("is TLS spoken at this port? Or correct endpoint.url"),
         )
     except ssl.SSLCertVerificationError as error:
-        return mend(
-            "tls",
-            _("not to be trusted: {why}", why=error.verify_message),
-            _("have the certificate mended; one of your own authority is trusted by SSL_CERT_FILE"),
-        )
+        remedy = _("have the certificate mended; one of your own authority is trusted by SSL_CERT_FILE")
+        if error.verify_code in OUT_OF_DATE:
+            now = f"{datetime.now(UTC).astimezone():%Y-%m-%d %H:%M:%S %z}"
+            remedy = _("this machine's clock says {now}: set it (NTP), or have the certificate renewed", now=now)
+        return mend("tls", _("not to be trusted: {why}", why=error.verify_message), remedy)
     except (OSError, ssl.SSLError) as error:  # ConnectionError where the other side hangs up
         what = getattr(error, "reason", None) or error.strerror or type(error).__name__
         return mend(

@@ -111,16 +111,16 @@ class Reason(Explained):
         "tls_failed",
         "The endpoint's TLS certificate can't be trusted: correct endpoint.url or the certificate.",
     )
+    CERTIFICATE_DATE = (
+        "certificate_date",
+        "The endpoint's TLS certificate isn't valid by this machine's clock: set the clock (NTP), or have it renewed.",
+    )
 
     # failed, after every attempt; the endpoint certainly did not accept it
     DNS_FAILED = "dns_failed", "The endpoint's host name was not found: check endpoint.url and the network."
     CONNECTION_REFUSED = "connection_refused", "The endpoint refused the connection: is it up?"
     CONNECT_TIMEOUT = "connect_timeout", "The endpoint did not take the connection in time: is it up?"
     CONNECT_FAILED = "connect_failed", "No connection to the endpoint: check the network."
-    CONNECTION_STALE = (
-        "connection_stale",
-        "The connection broke as it was used again; if the upload was whole, it may have been accepted.",
-    )
     WORKER_LOST = (
         "worker_lost",
         "The worker that had this order was lost; if it was just sending it, it may have been accepted.",
@@ -148,7 +148,10 @@ class Reason(Explained):
     NOT_SENT = "not_sent", "Checked and in order; nothing was sent, as was asked."
     STOPPED = "stopped", "The run was stopped before this order was done: run again."
     ENDPOINT_DOWN = "endpoint_down", "The run ended early because the endpoint is down: run again later."
-    ADDRESS_REFUSED = "address_refused", "The run ended early because the address is wrong: correct it and run again."
+    ADDRESS_REFUSED = (
+        "address_refused",
+        "The run ended early because no order can be sent to this address: mend what was met, and run again.",
+    )
     CANARY = "canary", "The run ended early because its first orders nearly all met the same (pace.canary)."
     MAX_FAILURES = "max_failures", "The run ended early because more went wrong than pace.max_failures allows."
     DEADLINE = "deadline", "The run ended early because its deadline came: run again."

@@ -11,20 +11,9 @@ from tenacity import (
 )
 
 from batchupload.model import Attempt, Verdict
-from batchupload.reasons import Reason
 from batchupload.settings import RetrySettings
 
 WORTH_REPEATING = frozenset({Verdict.RETRY, Verdict.AMBIGUOUS})
-
-
-def stale(attempts: tuple[Attempt, ...]) -> bool:
-    """Whether the last attempt met a connection that had been closed, and the next is to use a new one, at once."""
-    return bool(attempts) and attempts[-1].finding.reason is Reason.CONNECTION_STALE
-
-
-def counted(attempts: tuple[Attempt, ...]) -> int:
-    """How many of these used up one of the attempts that an order has."""
-    return sum(attempt.finding.reason is not Reason.CONNECTION_STALE for attempt in attempts)
 
 
 class RetryPolicy:
@@ -48,10 +37,8 @@ class RetryPolicy:
         """
         if attempts[-1].finding.verdict not in WORTH_REPEATING:
             return None
-        if stale(attempts) and elapsed < self._settings.order_limit:
-            return 0.0
         state = RetryCallState(self._tenacity, None, (), {})
-        state.attempt_number = counted(attempts)
+        state.attempt_number = len(attempts)
         state.set_result(attempts[-1])
         if self._tenacity.stop(state):
             return None
@@ -60,7 +47,7 @@ class RetryPolicy:
 
     def exhausted(self, attempts: tuple[Attempt, ...]) -> bool:
         """Whether the order has had all its attempts."""
-        return counted(attempts) >= self._settings.attempts
+        return len(attempts) >= self._settings.attempts
 
     def _wait(self, state: RetryCallState) -> float:
         attempt: Attempt | None = state.outcome.result() if state.outcome else None

@@ -5,11 +5,12 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import islice
 
+from batchupload.language import _
 from batchupload.model import Cause, Finding, NoReply, Phase, Reply, Verdict
 from batchupload.reasons import Reason
 from batchupload.shop_settings import ReplyRule
@@ -43,12 +44,8 @@ _NO_CONNECTION = {
     Cause.TIMEOUT: Reason.CONNECT_TIMEOUT,
     Cause.FILES_EXHAUSTED: Reason.FILES_EXHAUSTED,
 }
-_NO_BODY = {Cause.TIMEOUT: Reason.UPLOAD_STALLED, Cause.STALE: Reason.CONNECTION_STALE}
-_NO_ANSWER = {
-    Cause.TIMEOUT: Reason.REPLY_TIMEOUT,
-    Cause.MALFORMED: Reason.REPLY_MALFORMED,
-    Cause.STALE: Reason.CONNECTION_STALE,
-}
+_NO_BODY = {Cause.TIMEOUT: Reason.UPLOAD_STALLED}
+_NO_ANSWER = {Cause.TIMEOUT: Reason.REPLY_TIMEOUT, Cause.MALFORMED: Reason.REPLY_MALFORMED}
 
 
 class UnreadableError(Exception):
@@ -77,7 +74,7 @@ def judge(
     `retry_after_cap` in seconds.
     """
     if isinstance(answer, NoReply):
-        return _judge_silence(answer, whole)
+        return _judge_silence(answer, whole, now)
     text = ""
     try:
         text = _text(answer)
@@ -87,8 +84,10 @@ def judge(
         finding = _judge_status(answer.http_status, whole, _tidy(title[1]) if title else "", error.reason)
     else:
         finding = _judge_answer(said, answer.http_status, whole, rules)
+        if finding.verdict is Verdict.ACCEPTED and (answer.early or not whole):
+            finding = replace(finding, verdict=Verdict.AMBIGUOUS, reason=Reason.REPLY_TOO_EARLY)
     wait = retry_after(answer, now, retry_after_cap) if finding.verdict is not Verdict.ACCEPTED else None
-    return finding if wait is None else _with_wait(finding, wait)
+    return finding if wait is None else replace(finding, retry_after=wait)
 
 
 def parse(text: str) -> Answer:
@@ -115,9 +114,17 @@ def retry_after(reply: Reply, now: datetime, cap: float) -> float | None:
     return min(max((until - (_date(reply.date) or now)).total_seconds(), 0.0), cap)
 
 
-def _judge_silence(silence: NoReply, whole: bool) -> Finding:
-    if silence.cause is Cause.TLS:
-        return Finding(Verdict.MISADDRESSED, Reason.TLS_FAILED)
+def _judge_silence(silence: NoReply, whole: bool, now: datetime) -> Finding:
+    shown = f"{now.astimezone():%Y-%m-%d %H:%M:%S %z}"
+    match silence.cause:
+        case Cause.TLS:
+            return Finding(Verdict.MISADDRESSED, Reason.TLS_FAILED)
+        case Cause.CERTIFICATE_NOT_YET_VALID:
+            message = _("the certificate is not valid yet; this machine's clock says {now}", now=shown)
+            return Finding(Verdict.MISADDRESSED, Reason.CERTIFICATE_DATE, message=message)
+        case Cause.CERTIFICATE_EXPIRED:
+            message = _("the certificate has expired; this machine's clock says {now}", now=shown)
+            return Finding(Verdict.MISADDRESSED, Reason.CERTIFICATE_DATE, message=message)
     if silence.phase is Phase.CONNECT:
         return Finding(Verdict.RETRY, _NO_CONNECTION.get(silence.cause, Reason.CONNECT_FAILED))
     if not whole:
@@ -137,8 +144,6 @@ def _judge_answer(said: Answer, status: int, whole: bool, rules: Sequence[ReplyR
         return _judge_status(status, whole, said.message, Reason.REPLY_UNREADABLE, code)
     else:
         verdict, reason = _THEN["accept" if said.code == 200 else "reject"]
-    if verdict is Verdict.ACCEPTED and not whole:
-        verdict, reason = Verdict.AMBIGUOUS, Reason.REPLY_TOO_EARLY
     return Finding(verdict, reason, status, code, said.message)
 
 
@@ -168,10 +173,6 @@ def _is_retryable(status: int) -> bool:
 def _matches(rule: ReplyRule, said: Answer) -> bool:
     by_code = rule.code is None or rule.code == said.code
     return by_code and (rule.message is None or re.search(rule.message, said.message) is not None)
-
-
-def _with_wait(finding: Finding, wait: float) -> Finding:
-    return Finding(finding.verdict, finding.reason, finding.http_status, finding.code, finding.message, wait)
 
 
 def _text(reply: Reply) -> str:

@@ -148,7 +148,7 @@ class ScriptedEndpoint:
     def prepare(self, order_id: str, photo_set: PhotoSet) -> Labelled:
         return Labelled(order_id, photo_set)
 
-    async def send(self, body: Labelled, limit: float, *, reuse: bool = True) -> Reply | NoReply:
+    async def send(self, body: Labelled, limit: float) -> Reply | NoReply:
         order_id, digest = body.order_id, body.digest
         weights = [self.plain or 1, *(fault.weight if self.plain else 0 for fault in FAULTS)]
         fault = self.chance.choices((PLAIN, *FAULTS), weights)[0]

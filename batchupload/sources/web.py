@@ -2,12 +2,14 @@
 
 import ipaddress
 import socket
+from datetime import UTC, datetime
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from batchupload import __version__
+from batchupload.endpoint import OUT_OF_DATE
 from batchupload.language import _
 from batchupload.photos import PhotoError, too_large
 from batchupload.reasons import Reason
@@ -56,7 +58,11 @@ class Web:
                     if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
                         raise _refused(_("it redirects to another host"))
                     url = target
-        except aiohttp.ClientConnectorCertificateError:
+        except aiohttp.ClientConnectorCertificateError as error:
+            if getattr(error.certificate_error, "verify_code", 0) in OUT_OF_DATE:
+                now = f"{datetime.now(UTC).astimezone():%Y-%m-%d %H:%M:%S %z}"
+                told = _("the certificate of its host is not valid by this machine's clock, which says {now}", now=now)
+                raise NotFetchedError(told) from None
             raise PhotoError(Reason.PHOTO_UNREADABLE, _("the certificate of its host is not to be trusted")) from None
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, PrivateAddressError):
@@ -112,7 +118,7 @@ class Web:
             if not self._private:
                 resolver = PublicOnly(resolver)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, resolver=resolver),
+                connector=aiohttp.TCPConnector(limit=0, force_close=True, resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=self._timeout,
                 headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},

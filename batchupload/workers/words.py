@@ -60,7 +60,6 @@ class Send:
     key: int
     order_id: str
     limit: float
-    reuse: bool
 
 
 @dataclass(frozen=True, slots=True)

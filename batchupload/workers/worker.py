@@ -143,7 +143,7 @@ class Worker:
 
     async def _send(self, site: Site, ask: Send) -> None:
         photos = self._held.pop(ask.key, None)
-        attempt = await site.send(ask.order_id, photos, ask.limit, reuse=ask.reuse) if photos else None
+        attempt = await site.send(ask.order_id, photos, ask.limit) if photos else None
         self._say(Sent(ask.number, attempt, self._bandwidth.seconds_held))
 
     def _say(self, answer: Answer) -> None:

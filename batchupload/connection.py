@@ -1,0 +1,202 @@
+"""The connection of one attempt, used for no other: when its answer began, where that ends, who closes it first."""
+
+import asyncio
+import re
+import select
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+if TYPE_CHECKING:
+    from aiohttp import ClientRequest, ClientTimeout
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+UNSENT = 128 * 1024
+"""Bytes that the system may hold back unsent. Its usual megabytes would let the progress clock stop too early, and
+the reply clock start before a slow link has carried the upload."""
+HEAD_BYTES = 1 << 20
+"""A longer head of an answer is not looked through; aiohttp refuses it anyway."""
+CLOSE_SECONDS = 0.25
+"""How long the server has to close the connection, if its answer said that it will. Its end usually comes right
+behind the answer. Who closes first keeps the port for a minute (TIME_WAIT), so this machine had better not."""
+DISCARD = 64 * 1024
+_HEAD_END = b"\r\n\r\n"
+_INTERIM = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9][0-9]\b")
+"""Not an answer yet, such as 100 or 103; 101 is an answer, if a wrong one."""
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n|\AHTTP/1\.0 ", re.IGNORECASE)
+
+
+class OwnConnections(aiohttp.TCPConnector):
+    """Opens a connection for each request, with a `Listener` on it."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, force_close=True, socket_factory=_socket)
+
+    async def connect(
+        self,
+        req: "ClientRequest",
+        traces: "list[Trace]",
+        timeout: "ClientTimeout",  # noqa: ASYNC109  # as aiohttp calls it
+    ) -> "Connection":
+        """Open one. Nothing can have been read from it before its listener is there."""
+        connection = await super().connect(req, traces, timeout)
+        if (transport := connection.transport) is not None:
+            transport.set_protocol(Listener(transport))
+        return connection
+
+
+class Listener(asyncio.Protocol):
+    """Stands between a connection and aiohttp: hands on its first answer, and nothing that comes behind that.
+
+    aiohttp reads whatever has arrived at once, and takes back a good answer if the bytes behind it are none.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        before = transport.get_protocol()
+        if not isinstance(before, asyncio.Protocol):
+            raise TypeError(before)
+        self._behind = before
+        self._transport = transport
+        self.handed_over: Callable[[], bool] = lambda: False
+        """Whether the whole request was handed to this connection."""
+        self.early = False
+        """Whether the answer began before the whole request had gone out."""
+        self._head: bytearray | None = bytearray()
+        """The beginning of an answer; None once it is there."""
+        self._left: int | None = None
+        """Bytes of the answer that are still to come, if it says how long it is."""
+        self._tail = b""
+        """The last bytes of an answer that does not say it."""
+        self._kept: socket.socket | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on what belongs to the first answer, in pieces of which one ends where it ends."""
+        while data and not self._transport.is_closing():
+            end = self._piece(data)
+            if not end:
+                return
+            self._behind.data_received(data[:end])
+            data = data[end:]
+
+    def eof_received(self) -> bool | None:
+        """See `asyncio.Protocol`."""
+        return self._behind.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._behind.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._behind.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._behind.resume_writing()
+
+    async def catch_up(self) -> None:
+        """Read what has already come: it came before what is sent next, and is no answer to that."""
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN)
+        if poll.poll(0):
+            # The loop looks at its sockets in one turn, and hands on what it read there before the next.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    async def let_server_close(self) -> None:
+        """Wait for the server to close the connection, if the answer that was read said that it will."""
+        if self._kept is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            with suppress(TimeoutError, OSError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    while await loop.sock_recv(self._kept, DISCARD):
+                        pass
+        finally:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close the connection for good."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    @property
+    def _socket(self) -> socket.socket:
+        made: socket.socket = self._transport.get_extra_info("socket")
+        return made
+
+    def _piece(self, data: bytes) -> int:
+        """How many bytes of `data` to hand on at once; none if they are behind the answer."""
+        if self._head is not None:
+            return self._piece_of_head(data)
+        if self._left is not None:
+            end = min(self._left, len(data))
+            self._left -= end
+            return end
+        # It ends with its last chunk, which ends like a head, or as the connection is closed.
+        joined = self._tail + data
+        at = joined.find(_HEAD_END)
+        end = len(data) if at < 0 else at + len(_HEAD_END) - len(self._tail)
+        self._tail = (self._tail + data[:end])[-len(_HEAD_END) + 1 :]
+        return end
+
+    def _piece_of_head(self, data: bytes) -> int:
+        head = self._head if self._head is not None else bytearray()
+        before = len(head)
+        if not before:
+            self.early = not (self.handed_over() and self._all_gone())
+        head += data
+        at = head.find(_HEAD_END, max(0, before - len(_HEAD_END) + 1))
+        if at < 0:
+            if len(head) > HEAD_BYTES:
+                self._head = None
+            return len(data)
+        end = at + len(_HEAD_END)
+        self._begin_body(bytes(head[:end]))
+        return end - before
+
+    def _begin_body(self, head: bytes) -> None:
+        if _INTERIM.match(head):
+            self._head = bytearray()
+            return
+        self._head = None
+        length = _LENGTH.search(head)
+        if length and not _CHUNKED.search(head):
+            self._left = int(length[1])
+        if _CLOSES.search(head):
+            # aiohttp closes its own at the last byte of the answer; the connection stays while there is another.
+            with suppress(OSError):
+                self._kept = self._socket.dup()
+
+    def _all_gone(self) -> bool:
+        """Whether the other side has taken all that was handed over, as far as this system tells."""
+        if self._transport.get_write_buffer_size():
+            return False
+        if sys.platform == "linux":
+            with suppress(OSError):
+                # Whoever answers a whole request has acknowledged it, at the latest with the answer itself.
+                unsent = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4))
+                return not int.from_bytes(unsent, sys.byteorder)
+        return True
+
+
+def _socket(address: tuple[object, ...]) -> socket.socket:
+    family, kind, protocol = address[:3]
+    made = socket.socket(int(str(family)), int(str(kind)), int(str(protocol)))
+    made.setblocking(False)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+    return made
