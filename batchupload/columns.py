@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,8 +43,16 @@ KNOWN_NAMES = {
 }
 
 # White space of every script, and what has no width: zero-width space and joiners, marks of direction, BOM.
-INVISIBLE = "\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
-EDGES = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
+EDGES = "".join(
+    one
+    for one in map(chr, range(0x10000))
+    if one.isspace()
+    or one in "\u180e\u2060\u2061\u2062\u2063\u2064\ufeff"
+    or "\u200b" <= one <= "\u200f"
+    or "\u202a" <= one <= "\u202e"
+)
+NAME_LIMIT = 100
+"""Characters of a header that may be meant for the name of a column."""
 EXCEL_TEXT = re.compile(r'="(.*)"', re.DOTALL)
 
 
@@ -66,10 +75,10 @@ class Columns:
 
 def clean(cell: str) -> str:
     """Without the spaces, zero-width characters and Excel's text marks (`="…"`, a leading `'`) around it."""
-    text = EDGES.sub("", cell)
+    text = cell.strip(EDGES)
     if match := EXCEL_TEXT.fullmatch(text):
-        text = EDGES.sub("", match[1])
-    return EDGES.sub("", text.removeprefix("'"))
+        text = match[1].strip(EDGES)
+    return text.removeprefix("'").strip(EDGES)
 
 
 def find_columns(cells: Sequence[str], mapped: Mapping[str, Sequence[str]], where: str) -> Columns:
@@ -120,9 +129,14 @@ def find_columns(cells: Sequence[str], mapped: Mapping[str, Sequence[str]], wher
             if places:
                 fields[field] = places[0]
     taken = {*fields.values(), *range(end if is_report else 0)}
-    own = tuple((at, (name, header[:at].count(name))) for at, name in enumerate(header) if at not in taken)
+    before: Counter[str] = Counter()
+    own = []
+    for at, name in enumerate(header):
+        if at not in taken:
+            own.append((at, (name, before[name])))
+        before[name] += 1
     outcome = report + REPORT_COLUMNS.index("outcome") if is_report else None
-    return Columns(tuple(header), fields, own, outcome)
+    return Columns(tuple(header), fields, tuple(own), outcome)
 
 
 def require(columns: Columns, mapped: Mapping[str, Sequence[str]], required: Sequence[str], where: str) -> None:
@@ -155,7 +169,7 @@ def _near(columns: Columns, names: Mapping[str, Sequence[str]]) -> dict[str, str
     """Missing field → the column that nearly has one of its names, and of no other field a nearer one."""
     found: dict[str, str] = {}
     for at, column in enumerate(columns.header[:100]):
-        if at in columns.fields.values():
+        if at in columns.fields.values() or len(column) > NAME_LIMIT:
             continue
         near = {
             field: max(difflib.SequenceMatcher(None, _normal(name), _normal(column)).ratio() for name in names[field])

@@ -10,6 +10,7 @@ from typing import assert_never
 from batchupload import delimited, jsonlines, workbook
 from batchupload.columns import EDGES, Columns, clean, find_columns, needed, require
 from batchupload.delimited import DELIMITERS, Delimited, Record
+from batchupload.expressions import Expression, expression
 from batchupload.jsonlines import JsonLines
 from batchupload.language import _
 from batchupload.lines import find_encoding
@@ -82,7 +83,7 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
     Memory stays flat however long a file of text is. Rows whose cells are all empty are no rows. Raises
     `ManifestError` where the file can no longer be read.
     """
-    pattern = re.compile(settings.order_id_pattern)
+    pattern = expression(settings.order_id_pattern)
     outcome = layout.columns.outcome
     for line, cells, problem in read_cells(layout):
         if only and (outcome is None or len(cells) <= outcome or cells[outcome].strip().lower() not in only):
@@ -149,14 +150,14 @@ def _row(
     line: int,
     cells: Sequence[str],
     problem: Problem | None,
-    pattern: re.Pattern[str],
+    pattern: Expression,
     required: Sequence[str],
 ) -> Row:
     if layout.is_report:
         cells = [plain(cell) for cell in cells]
     values = {field: cells[at] if at < len(cells) else "" for field, at in layout.columns.fields.items()}
     order_id = clean(values.pop("order_id"))
-    photos = {field: EDGES.sub("", path) for field, path in values.items()}
+    photos = {field: path.strip(EDGES) for field, path in values.items()}
     photos = {field: path for field, path in photos.items() if path or field in required}
     own = {name: cells[at] if at < len(cells) else "" for at, name in layout.columns.own}
     problem = problem or _problem(layout.columns, cells, order_id, photos, pattern)
@@ -164,7 +165,7 @@ def _row(
 
 
 def _problem(
-    columns: Columns, cells: Sequence[str], order_id: str, photos: Mapping[str, str], pattern: re.Pattern[str]
+    columns: Columns, cells: Sequence[str], order_id: str, photos: Mapping[str, str], pattern: Expression
 ) -> Problem | None:
     header = columns.header
     extra = [cell for cell in cells[len(header) :] if cell.strip()]
@@ -181,10 +182,10 @@ def _problem(
         )
     if not order_id:
         return Problem(Reason.ORDER_ID_EMPTY, "")
-    if not pattern.fullmatch(order_id) or order_id in {"TRUE", "FALSE"}:
+    if not pattern.fits(order_id) or order_id in {"TRUE", "FALSE"}:
         number = re.fullmatch(r"[0-9.,]+E\+?[0-9]+", order_id, re.IGNORECASE)
         hint = _("; Excel made a number of it: format the column as text") if number else ""
-        return Problem(Reason.ORDER_ID_MALFORMED, _("must match {pattern}{hint}", pattern=pattern.pattern, hint=hint))
+        return Problem(Reason.ORDER_ID_MALFORMED, _("must match {pattern}{hint}", pattern=pattern.text, hint=hint))
     missing = [header[columns.fields[field]] for field, path in photos.items() if not path]
     if missing:
         return Problem(Reason.MISSING_CELL, _("empty: {missing}", missing=", ".join(missing)))

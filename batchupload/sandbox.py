@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import ipaddress
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Mapping
@@ -16,6 +15,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 from aiohttp.multipart import parse_content_disposition
 
+from batchupload.expressions import expression
 from batchupload.language import _
 from batchupload.model import PHOTO_FIELDS
 from batchupload.sandbox_faults import (
@@ -155,7 +155,7 @@ class Sandbox:
             raise ValueError(_("the sandbox listens on loopback only (127.0.0.1, ::1), not on {host}", host=host))
         self._address = address
         self._port = port
-        self._order_id = re.compile(self.options.order_id_pattern)
+        self._order_id = expression(self.options.order_id_pattern)
         self._workers = asyncio.Semaphore(self.options.workers or sys.maxsize)
         self._stopping = asyncio.Event()
         self._tally = _Tally()
@@ -297,7 +297,7 @@ class Sandbox:
     def _judge(self, body: _Body) -> Answer:
         if not body.photos.keys() >= self.options.photo_fields:
             return PHOTOS_MISSING
-        if not self._order_id.fullmatch(body.order_id or ""):
+        if not self._order_id.fits(body.order_id or ""):
             return BAD_ORDER_ID
         if not all(photo["type"] for photo in body.photos.values()):
             return BAD_FORMAT

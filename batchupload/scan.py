@@ -170,13 +170,13 @@ def path_cell(path: str) -> str | None:
     """
     if _PLAIN.fullmatch(path):
         return path
-    cell = f"./{path}" if neutral(path) != path or EDGES.sub("", path) != path else path
+    cell = f"./{path}" if neutral(path) != path or path.strip(EDGES) != path else path
     try:
         cell.encode()
     except UnicodeEncodeError:  # bytes that are no UTF-8
         return None
     breaks = cell.count("\n") + cell.count("\r")
-    readable = EDGES.sub("", cell) == cell and "\\" not in cell and breaks <= _LINE_BREAKS
+    readable = cell.strip(EDGES) == cell and "\\" not in cell and breaks <= _LINE_BREAKS
     return cell if readable else None
 
 

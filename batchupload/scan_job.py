@@ -1,7 +1,6 @@
 """One scan from its photo folder to its manifest: puts the stages together."""
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from batchupload.columns import KNOWN_NAMES
+from batchupload.expressions import expression
 from batchupload.findings import FileState, Scanned, Tally, shown
 from batchupload.folder import File, FolderLink, Ignored, Seen, Subfolder, Unreadable, look, walk
 from batchupload.language import _
@@ -148,14 +148,14 @@ class _Search:
 
 
 def _reader(settings: Settings) -> Reader:
-    order_id = re.compile(settings.manifest.order_id_pattern)
+    order_id = expression(settings.manifest.order_id_pattern)
     fields: tuple[str, ...] = settings.manifest.photo_fields
     own = {name: getattr(settings.manifest.columns, name) for name in fields}
     names = field_names(own, {name: KNOWN_NAMES[name] for name in fields})
 
     @lru_cache(1 << 10)  # the files of one order mostly come one after another
     def is_order(text: str) -> bool:
-        return bool(text and order_id.fullmatch(text)) and order_cell(text) is not None
+        return bool(text and order_id.fits(text)) and order_cell(text) is not None
 
     return Reader(tuple(map(parse_pattern, settings.scan.patterns)), names, is_order, tuple(set(map(len, names))))
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from batchupload.expressions import expression
 from batchupload.language import _
 
 PhotoField = Literal["face", "back", "hand", "custom"]
@@ -21,12 +22,9 @@ class Section(BaseModel):
 
 
 def compiled(pattern: str | None) -> str | None:
-    """Raise a `ValueError` where `pattern` is no regular expression."""
+    """Raise a `ValueError` where `pattern` is no regular expression, or none that is matched in bounded time."""
     if pattern is not None:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(_("not a regular expression: {error}", error=error)) from None
+        expression(pattern)
     return pattern
 
 

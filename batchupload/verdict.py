@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import islice
+from typing import Any
 
+from batchupload.expressions import expression
 from batchupload.language import _
 from batchupload.model import Cause, Finding, NoReply, Phase, Reply, Verdict
 from batchupload.reasons import Reason
@@ -21,12 +23,17 @@ MESSAGE_LIMIT = 500
 """Characters of the endpoint's text that are kept."""
 JSON_STARTS = 50
 """Places of a page with text before its JSON that are tried as its beginning."""
+TITLE_WITHIN = 16 * 1024
+"""Characters of a page in which its title is looked for."""
+HEADER_LIMIT = 64
+"""Characters of a `Retry-After` or `Date` that is one."""
 
 # Found now, not with the first reply: a process that is out of open files could not load them then.
 _CODECS = (codecs.lookup("utf-8-sig"), codecs.lookup("gb18030"))
 _CHARACTERS_OF_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
-_BEHIND_TEXT = re.compile(r"[>\n]\s*(\{)")
-_TITLE = re.compile(r"<title[^>]*>(.{1,500}?)</title>", re.IGNORECASE | re.DOTALL)
+_OBJECT = re.compile(r'\{(?=\s*["}])')
+_LIKE_AN_ANSWER = re.compile(r"""["'](?:code|msg|message)["']\s*:""")
+_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,500})</title>", re.IGNORECASE)
 _RETRYABLE = {
     408: Reason.REQUEST_TIMEOUT,
     425: Reason.TOO_EARLY,
@@ -80,7 +87,7 @@ def judge(
         text = _text(answer)
         said = parse(text)
     except UnreadableError as error:
-        title = _TITLE.search(text)
+        title = _TITLE.search(text[:TITLE_WITHIN])
         finding = _judge_status(answer.http_status, whole, _tidy(title[1]) if title else "", error.reason)
     else:
         finding = _judge_answer(said, answer.http_status, whole, rules)
@@ -91,9 +98,12 @@ def judge(
 
 
 def parse(text: str) -> Answer:
-    """The endpoint's answer out of a body, also behind a PHP warning. Raises `UnreadableError`."""
-    found = next((value for value in _objects(text) if isinstance(value, dict)), None)
-    if found is None:
+    """The endpoint's answer out of a body, also behind a PHP warning. Raises `UnreadableError`.
+
+    Two answers in one body are none, also if they say the same: it is not known which one is meant.
+    """
+    found, before = _object(text.strip())
+    if _LIKE_AN_ANSWER.search(before):
         raise UnreadableError(Reason.REPLY_UNREADABLE)
     message = found.get("msg", found.get("message", ""))
     shown = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
@@ -172,7 +182,7 @@ def _is_retryable(status: int) -> bool:
 
 def _matches(rule: ReplyRule, said: Answer) -> bool:
     by_code = rule.code is None or rule.code == said.code
-    return by_code and (rule.message is None or re.search(rule.message, said.message) is not None)
+    return by_code and (rule.message is None or expression(rule.message).is_in(said.message))
 
 
 def _text(reply: Reply) -> str:
@@ -197,27 +207,51 @@ def _unpacked(body: bytes) -> bytes:
             content = unpacker.decompress(body, UNPACKED_LIMIT)
         except zlib.error:
             continue
+        if unpacker.eof and unpacker.unused_data:
+            break  # another member, or bytes that are none: one of two answers must not pass for the only one
         if unpacker.eof:
             return content
         raise UnreadableError(Reason.REPLY_TOO_LARGE if unpacker.unconsumed_tail else Reason.REPLY_UNREADABLE)
     raise UnreadableError(Reason.REPLY_UNREADABLE)
 
 
-def _objects(text: str) -> Iterator[object]:
-    """What `text` ends with, read as JSON: from its beginning, or behind other text that ends with a tag or a line.
+def _object(text: str) -> tuple[dict[str, Any], str]:
+    """The JSON object that `text` ends with, and what stands before it: nothing, or other text that ends with a tag
+    or a line. Raises `UnreadableError`.
 
     Text that itself begins like JSON is no warning: there, an inner object must not pass for the answer.
     """
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
-    text = text.strip()
-    behind_text = () if text.startswith(("{", "[", '"')) else _BEHIND_TEXT.finditer(text)
-    for start in [0, *islice((match.start(1) for match in behind_text), JSON_STARTS)]:
-        try:
-            value, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
+    begins_like_json = text.startswith(("{", "[", '"'))
+    starts = iter([0]) if begins_like_json else _starts(text)
+    read = 0
+    for start in islice(starts, JSON_STARTS):
+        if start < read:
+            # What begins within an object that is broken, or ends too early, meets the same.
             continue
-        if end == len(text):
-            yield value
+        try:
+            value, read = decoder.raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            read = error.pos
+            continue
+        except (ValueError, RecursionError):  # well-formed, but no answer that everybody reads alike
+            break
+        if read == len(text) and isinstance(value, dict):
+            return value, text[:start]
+        if value:
+            break  # another object
+    raise UnreadableError(Reason.REPLY_UNREADABLE)
+
+
+def _starts(text: str) -> Iterator[int]:
+    """Where an object may begin behind other text: after a tag, or on a line of its own. Reads each character once."""
+    looked_at = 0
+    for match in _OBJECT.finditer(text):
+        between = text[looked_at : match.start()]
+        before = between.rstrip()
+        if before.endswith(">") or "\n" in between[len(before) :]:
+            yield match.start()
+        looked_at = match.end()
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -238,12 +272,13 @@ def _code(value: object) -> int | None:
 
 
 def _tidy(text: str) -> str:
-    return _CHARACTERS_OF_CONTROL.sub(" ", text).strip()[:MESSAGE_LIMIT]
+    start = text.lstrip()[: 2 * MESSAGE_LIMIT]
+    return _CHARACTERS_OF_CONTROL.sub(" ", start).strip()[:MESSAGE_LIMIT]
 
 
 def _date(value: str) -> datetime | None:
     try:
-        date = parsedate_to_datetime(value)
+        date = parsedate_to_datetime(value[:HEADER_LIMIT])
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -23,7 +23,7 @@ UNPACKED_LIMIT = 1 << 30
 CELLS = 30_000_000
 """Cells up to the last one: an Excel sheet filled to its last row with 28 columns has fewer (24 bytes each)."""
 CHUNK = 1 << 20
-_PLACE = re.compile(rb'<c\b[^>]*?\sr="([^"]*)"')
+_PLACE = re.compile(rb'<c\b[^<>]*?\sr="([^"]*)"')
 EXACT = 10**15
 """Excel keeps 15 digits of a number."""
 
