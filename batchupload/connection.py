@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from batchupload.model import Cause
+
 if sys.platform == "linux":
     import fcntl
     import termios
@@ -29,6 +31,8 @@ CLOSE_SECONDS = 0.25
 """How long the server has to close the connection, if its answer said that it will. Its end usually comes right
 behind the answer. Who closes first keeps the port for a minute (TIME_WAIT), so this machine had better not."""
 DISCARD = 64 * 1024
+OUT_OF_DATE = {9: Cause.CERTIFICATE_NOT_YET_VALID, 10: Cause.CERTIFICATE_EXPIRED}
+"""Why a certificate is not valid by this machine's clock, by X509_V_ERR_CERT_NOT_YET_VALID and …_HAS_EXPIRED."""
 _HEAD_END = b"\r\n\r\n"
 _INTERIM = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9][0-9]\b")
 """Not an answer yet, such as 100 or 103; 101 is an answer, if a wrong one."""

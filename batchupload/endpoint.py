@@ -17,7 +17,7 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 from batchupload import __version__
-from batchupload.connection import Listener, OwnConnections
+from batchupload.connection import OUT_OF_DATE, Listener, OwnConnections
 from batchupload.model import Cause, NoReply, Phase, PhotoSet, Reply
 from batchupload.patience import Patience
 from batchupload.reasons import Reason
@@ -29,8 +29,6 @@ SLICE = 256 * 1024
 """Bytes handed to the network at once; what the progress clock can see."""
 SLICE_HELD = 16 * 1024
 """The same where the bandwidth is limited."""
-OUT_OF_DATE = {9: Cause.CERTIFICATE_NOT_YET_VALID, 10: Cause.CERTIFICATE_EXPIRED}
-"""What OpenSSL calls X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png"}
 
 

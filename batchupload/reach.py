@@ -16,7 +16,7 @@ from yarl import URL
 
 from batchupload import __version__
 from batchupload.checkup import Checkup, mend, ok, warning
-from batchupload.endpoint import OUT_OF_DATE
+from batchupload.connection import OUT_OF_DATE
 from batchupload.language import _
 from batchupload.shop_settings import LOOPBACK_HOSTS
 

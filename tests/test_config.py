@@ -61,6 +61,11 @@ def test_command_line_is_stronger_than_environment_than_file_than_default(tmp_pa
         ("photos:\n  validate: fully\n", "line 4: photos.validate: must be 'off', 'header' or 'full', not 'fully'"),
         ("manifest:\n  encoding: utf-9\n", "line 4: manifest.encoding: no such encoding"),
         ("manifest:\n  order_id_pattern: '('\n", "line 4: manifest.order_id_pattern: not a regular expression"),
+        (
+            "manifest:\n  order_id_pattern: '(?!X)HT.*'\n",
+            "line 4: manifest.order_id_pattern: this regular expression can't be matched in bounded time",
+        ),
+        ("  replies: [{message: '(a)\\1', then: retry}]\n", "endpoint.replies.0.message: this regular expression"),
         ("manifest: [\n", "check indentation"),
         ("- a\n", "check indentation"),
     ],

@@ -69,6 +69,30 @@ async def test_no_order_gets_the_answer_of_another(shop: Shop) -> None:
     assert connections == len(orders)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_no_order_gets_the_answer_of_another_at_a_worker_of_a_cluster(shop: Shop) -> None:
+    orders = shop.orders(24)
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await request(reader)
+            writer.write(answer(REFUSES, more=""))
+            await asyncio.sleep(0.005)
+            writer.write(answer(ACCEPTS, more=""))
+
+    manifest = shop.manifest()
+    async with endpoint(talk) as settings:
+        words = ("--endpoint", settings.endpoint.url, "--cluster", "local:1", "--canary", "0", "--report", "report.csv")
+        run = await asyncio.to_thread(batchupload, "run", manifest, *words, cwd=shop.folder)
+    assert run.returncode == 1, run.stderr
+    report = read_report(shop.folder / "report.csv")
+    assert outcomes(report) == dict.fromkeys(orders, ("rejected", "endpoint_refused"))
+    assert connections == len(orders)
+
+
 async def test_an_answer_to_nothing_reaches_no_later_order(shop: Shop) -> None:
     orders = shop.orders(40)
     answers = 0

@@ -154,26 +154,6 @@ async def test_connections_closed_by_the_peer_are_never_an_orders_failure(shop: 
     assert {row["outcome"] for row in report} == {"uploaded"}
 
 
-async def test_a_connection_closed_as_it_is_used_again_costs_no_attempt(shop: Shop) -> None:
-    orders = shop.orders(30)
-    served: dict[asyncio.StreamWriter, int] = {}
-
-    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"code":200}')
-        await reader.read(1)  # the next request has begun: now it is closed
-        served[writer] = 1
-        writer.close()
-
-    async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        settings = settings_for(url, retry={"attempts": 1}, pace={"concurrency": 2})
-        _, report = await send(shop.manifest(), settings)
-    assert outcomes(report) == dict.fromkeys(orders, ("uploaded", "accepted"))
-    assert served
-
-
 @asynccontextmanager
 async def closed_port() -> AsyncIterator[int]:
     """A port that refuses, and stays ours meanwhile."""

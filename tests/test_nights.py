@@ -114,6 +114,35 @@ async def test_another_photo_releases_it_by_itself(shop: Shop) -> None:
     assert of(report) == UPLOADED
 
 
+async def test_records_of_a_version_that_used_connections_again_stay_readable(shop: Shop) -> None:
+    shop.order(BAD)
+    async with going_wrong(f"refused@{BAD}") as server:
+        for _ in range(3):
+            summary, _ = await nights(shop, server.url, 1)
+        with database(shop) as ledger, ledger:
+            ledger.execute(
+                "UPDATE attempts SET verdict = 'retry', reason = 'connection_stale' WHERE order_id = ?", (BAD,)
+            )
+            ledger.execute(
+                "UPDATE outcomes SET outcome = 'failed', reason = 'connection_stale' WHERE order_id = ?", (BAD,)
+            )
+        report = summary.report.read_text(encoding="utf-8-sig").replace(
+            "rejected,endpoint_refused", "failed,connection_stale"
+        )
+        summary.report.write_text(report, encoding="utf-8-sig")
+        for words in (["history"], ["show", "3"], ["show", BAD], ["page", summary.report]):
+            told = batchupload(*words, cwd=shop.folder)
+            assert told.returncode == 0, told.stderr
+            assert words[0] != "show" or "connection_stale" in told.stdout
+        assert "connection_stale" in summary.report.with_suffix(".html").read_text()
+        words = ("run", summary.report, "--only", "failed", "--endpoint", server.url)
+        again = await asyncio.to_thread(batchupload, *words, cwd=shop.folder)
+        assert again.returncode == 1, again.stderr
+        assert "1 rejected" in again.stdout or "rejected          1" in again.stdout
+        _, rows = await nights(shop, server.url, 1)
+    assert of(rows) == REFUSED, "such nights say nothing of an order"
+
+
 async def test_what_is_released_is_sent_and_counted_anew(shop: Shop) -> None:
     shop.order(BAD)
     async with going_wrong(f"refused@{BAD}") as server:

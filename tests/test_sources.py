@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,33 @@ async def test_photos_with_addresses_are_sent_as_they_are_there(shop: Shop) -> N
         _, again = await send(shop.manifest(), settings_for(server.url, photos=HERE))
     assert set(outcomes(again).values()) == {("skipped", "already_uploaded")}
     assert not list(Path(shop.folder).rglob("*.tmp"))
+
+
+async def test_each_photo_comes_on_a_connection_of_its_own() -> None:
+    asked: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):  # however often it is asked
+            asked.append(head)
+            name = head.split()[1].decode().strip("/")
+            for photo in (picture(name), picture("back" if name == "face" else "face")):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(photo) + photo)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(EOFError, OSError):
+            await talk(reader, writer)
+        writer.close()
+
+    async with await asyncio.start_server(served, "127.0.0.1", 0) as server:
+        web = Web(PhotoSettings(), TimeoutSettings(), private=True)
+        try:
+            for name in ("face", "back", "hand") * 3:
+                assert await web.get(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/{name}") == picture(name)
+        finally:
+            await web.close()
+    assert all(b"\r\nConnection: close\r\n" in head for head in asked)
 
 
 async def test_what_can_not_be_had_is_said_and_the_others_go_on(shop: Shop) -> None:

@@ -9,7 +9,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from batchupload import __version__
-from batchupload.endpoint import OUT_OF_DATE
+from batchupload.connection import OUT_OF_DATE
 from batchupload.language import _
 from batchupload.photos import PhotoError, too_large
 from batchupload.reasons import Reason
