@@ -30,10 +30,14 @@ HEAD_BYTES = 1 << 20
 CLOSE_SECONDS = 0.25
 """How long the server has to close the connection, if its answer said that it will. Its end usually comes right
 behind the answer. Who closes first keeps the port for a minute (TIME_WAIT), so this machine had better not."""
-DISCARD = 64 * 1024
+DISCARD, DISCARDS = 64 * 1024, 16
+"""Bytes that are read at a time of what comes behind the answer, and how often."""
+INTERIM_LIMIT = 100
+"""Interim responses before an answer; whoever sends more has none."""
 OUT_OF_DATE = {9: Cause.CERTIFICATE_NOT_YET_VALID, 10: Cause.CERTIFICATE_EXPIRED}
 """Why a certificate is not valid by this machine's clock, by X509_V_ERR_CERT_NOT_YET_VALID and …_HAS_EXPIRED."""
-_HEAD_END = b"\r\n\r\n"
+_BLANK_LINE = b"\r\n\r\n"
+_BLANKS = re.compile(rb"[\r\n]+")
 _INTERIM = re.compile(rb"HTTP/1\.[0-9] 1(?!01)[0-9][0-9]\b")
 """Not an answer yet, such as 100 or 103; 101 is an answer, if a wrong one."""
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
@@ -81,17 +85,23 @@ class Listener(asyncio.Protocol):
         self._left: int | None = None
         """Bytes of the answer that are still to come, if it says how long it is."""
         self._tail = b""
-        """The last bytes of an answer that does not say it."""
+        """The last bytes of what came, with which a blank line may have begun."""
+        self._interim = 0
         self._kept: socket.socket | None = None
 
     def data_received(self, data: bytes) -> None:
         """Hand on what belongs to the first answer, in pieces of which one ends where it ends."""
-        while data and not self._transport.is_closing():
-            end = self._piece(data)
-            if not end:
+        at = 0
+        while not self._transport.is_closing():
+            if self._head is not None and not self._head and (blank := _BLANKS.match(data, at)):
+                at = blank.end()  # line breaks before an answer are none of it
+            if at >= len(data):
                 return
-            self._behind.data_received(data[:end])
-            data = data[end:]
+            end = self._end(data, at)
+            if end == at:
+                return
+            self._behind.data_received(data[at:end])
+            at = end
 
     def eof_received(self) -> bool | None:
         """See `asyncio.Protocol`."""
@@ -111,6 +121,8 @@ class Listener(asyncio.Protocol):
 
     async def catch_up(self) -> None:
         """Read what has already come: it came before what is sent next, and is no answer to that."""
+        if self._transport.is_closing():
+            return
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         if poll.poll(0):
@@ -119,15 +131,16 @@ class Listener(asyncio.Protocol):
             await asyncio.sleep(0)
 
     async def let_server_close(self) -> None:
-        """Wait for the server to close the connection, if the answer that was read said that it will."""
+        """After an answer that was read whole, wait for the server to close the connection if it said that it will."""
         if self._kept is None:
             return
         loop = asyncio.get_running_loop()
         try:
             with suppress(TimeoutError, OSError):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    while await loop.sock_recv(self._kept, DISCARD):
-                        pass
+                    for _ in range(DISCARDS):
+                        if not await loop.sock_recv(self._kept, DISCARD):
+                            break
         finally:
             self.let_go()
 
@@ -142,39 +155,43 @@ class Listener(asyncio.Protocol):
         made: socket.socket = self._transport.get_extra_info("socket")
         return made
 
-    def _piece(self, data: bytes) -> int:
-        """How many bytes of `data` to hand on at once; none if they are behind the answer."""
-        if self._head is not None:
-            return self._piece_of_head(data)
+    def _end(self, data: bytes, at: int) -> int:
+        """Where the piece ends that begins at `at` in `data` and is to be handed on at once; `at` if there is none."""
         if self._left is not None:
-            end = min(self._left, len(data))
-            self._left -= end
+            end = min(at + self._left, len(data))
+            self._left -= end - at
             return end
-        # It ends with its last chunk, which ends like a head, or as the connection is closed.
-        joined = self._tail + data
-        at = joined.find(_HEAD_END)
-        end = len(data) if at < 0 else at + len(_HEAD_END) - len(self._tail)
-        self._tail = (self._tail + data[:end])[-len(_HEAD_END) + 1 :]
+        if self._head is not None and not self._head:
+            self.early = not (self.handed_over() and self._all_gone())
+        # Without a length the answer ends with its last chunk, which ends like a head, or as the connection is closed.
+        end, found = self._next_blank_line(data, at)
+        if self._head is not None:
+            self._head += data[at:end]
+            if found:
+                self._begin_body(bytes(self._head))
+            elif len(self._head) > HEAD_BYTES:
+                self._head = None
         return end
 
-    def _piece_of_head(self, data: bytes) -> int:
-        head = self._head if self._head is not None else bytearray()
-        before = len(head)
-        if not before:
-            self.early = not (self.handed_over() and self._all_gone())
-        head += data
-        at = head.find(_HEAD_END, max(0, before - len(_HEAD_END) + 1))
-        if at < 0:
-            if len(head) > HEAD_BYTES:
-                self._head = None
-            return len(data)
-        end = at + len(_HEAD_END)
-        self._begin_body(bytes(head[:end]))
-        return end - before
+    def _next_blank_line(self, data: bytes, at: int) -> tuple[int, bool]:
+        """The end of the next blank line, which may have begun in what came before; else the end of `data`."""
+        rest = len(_BLANK_LINE) - 1
+        place = (self._tail + data[at : at + rest]).find(_BLANK_LINE)
+        if found := place >= 0:
+            end = at + place + len(_BLANK_LINE) - len(self._tail)
+        else:
+            place = data.find(_BLANK_LINE, at)
+            found = place >= 0
+            end = place + len(_BLANK_LINE) if found else len(data)
+        self._tail = (self._tail + data[max(at, end - rest) : end])[-rest:]
+        return end, found
 
     def _begin_body(self, head: bytes) -> None:
         if _INTERIM.match(head):
             self._head = bytearray()
+            self._interim += 1
+            if self._interim > INTERIM_LIMIT:
+                self._transport.abort()
             return
         self._head = None
         length = _LENGTH.search(head)

@@ -103,6 +103,7 @@ class Endpoint:
             return NoReply(transfer.phase, Cause.TIMEOUT)
         except aiohttp.ClientError as error:
             return NoReply(transfer.phase, _cause(error))
+        body.answered = cut is None
         return Reply(
             response.status,
             content,
@@ -210,6 +211,8 @@ class MultipartBody(Payload):
         self.transfer = Transfer(self._size)
         self.listener: Listener | None = None
         """That of the connection it goes out on."""
+        self.answered = False
+        """Whether its answer was read whole."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Hand the body to the network, slice by slice."""
@@ -237,8 +240,10 @@ class MultipartBody(Payload):
 
     async def release(self) -> None:
         """Let the connection go, if there was one."""
-        if self.listener:
+        if self.listener and self.answered:
             await self.listener.let_server_close()
+        elif self.listener:
+            self.listener.let_go()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """For aiohttp's debugging only; photos are not shown."""

@@ -135,8 +135,8 @@ async def test_records_of_a_version_that_used_connections_again_stay_readable(sh
             assert told.returncode == 0, told.stderr
             assert words[0] != "show" or "connection_stale" in told.stdout
         assert "connection_stale" in summary.report.with_suffix(".html").read_text()
-        words = ("run", summary.report, "--only", "failed", "--endpoint", server.url)
-        again = await asyncio.to_thread(batchupload, *words, cwd=shop.folder)
+        only = ("--only", "failed", "--endpoint", server.url)
+        again = await asyncio.to_thread(batchupload, "run", summary.report, *only, cwd=shop.folder)
         assert again.returncode == 1, again.stderr
         assert "1 rejected" in again.stdout or "rejected          1" in again.stdout
         _, rows = await nights(shop, server.url, 1)
