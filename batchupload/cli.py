@@ -252,10 +252,8 @@ def _open_standard_streams() -> None:
 
 def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> None:
     gc.disable()  # what is imported stays: to look for garbage among it takes an eighth of the start
-    import asyncio
-
     from batchupload.job import Wish, execute, plan
-    from batchupload.loop import TellingLoop
+    from batchupload.loop import run as run_loop
 
     gc.freeze()
     gc.enable()
@@ -275,8 +273,7 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
             given.standing,
         )  # fmt: skip
         planned = plan(wish, settings)
-        # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
-        summary = asyncio.Runner(loop_factory=TellingLoop).run(execute(wish, settings, planned))
+        summary = run_loop(execute(wish, settings, planned))
     except BatchuploadError as error:
         message = told.could_not_begin(error.exit_code, EXIT_CODES[error.exit_code])
         tell(str(error), "not_begun", exit_code=error.exit_code)
