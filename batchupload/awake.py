@@ -10,6 +10,14 @@ LATE_SECONDS = 0.5
 GRACE_SECONDS = 1.0
 """After a pause the clock stands still this long: what came meanwhile, such as an answer in a socket, is seen first."""
 
+# Linux leaves the time of a suspend out of its monotonic clock; macOS counts it in that of this number.
+_REAL = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def real_seconds() -> float:
+    """Read a clock that nobody sets, and that goes on while this machine sleeps."""
+    return time.clock_gettime(_REAL)
+
 
 class AwakeClock:
     """Give seconds that never go back. Call it at least every `SLICE_SECONDS`; `now` is the clock behind it.

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from batchupload import __version__, run_log
 from batchupload.bounds import what_bounded
-from batchupload.deadline import seconds_until
+from batchupload.deadline import Deadline
 from batchupload.inputs import open_manifests
 from batchupload.language import _
 from batchupload.ledger import Ledger, open_ledger
@@ -88,13 +88,13 @@ class Plan:
 
     layouts: tuple[Layout, ...]
     survey: Survey
-    began: datetime
-    """When the first pass did: from then on a deadline counts."""
+    deadline: Deadline | None
+    """When the run is to end; its time counts from the beginning of the first pass."""
 
 
 def plan(wish: Wish, settings: Settings) -> Plan:
     """Read the manifests once, so that nothing is sent before all of them are known. Raises `ManifestError`."""
-    began = datetime.now().astimezone()
+    deadline = Deadline(settings.pace.deadline) if settings.pace.deadline else None
     if settings.photos.root and not is_folder(settings.photos.root):
         raise BatchuploadError(
             _("photos.root: {root} is no folder. Mount it, or correct the path.", root=settings.photos.root)
@@ -107,7 +107,7 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     if not wish.quiet:
         for layout in layouts:
             remark("manifest_found", str(layout), manifest=str(layout.path))
-    return Plan(layouts, survey(_rows(layouts, wish, settings), settings.photos.root), began)
+    return Plan(layouts, survey(_rows(layouts, wish, settings), settings.photos.root), deadline)
 
 
 async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
@@ -149,7 +149,11 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         await stack.enter_async_context(_beside(status, figures, log_pace(lookout.look)))
         async with _beside(
             watch(display, lookout.look) if display else None,
-            _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
+            stop.at_deadline(
+                plan.deadline.left, settings.timeouts.drain, lambda: (total - tally.rows) * WRITING_SECONDS
+            )
+            if plan.deadline
+            else None,
         ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
         await recorder.finish()
@@ -237,16 +241,6 @@ async def _records(
                 await ledger.drop_run()
             raise
         yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "", before)
-
-
-def _deadline(
-    settings: Settings, stop: Stop, now: datetime, writing: Callable[[], float]
-) -> Coroutine[None, None, None] | None:
-    if settings.pace.deadline is None:
-        return None
-    passed = (datetime.now().astimezone() - now).total_seconds()
-    seconds = max(1.0, seconds_until(settings.pace.deadline, now) - passed)
-    return stop.at_deadline(seconds, settings.timeouts.drain, writing)
 
 
 def _facts(ledger: Ledger | None, began: datetime, manifests: Sequence[Path], report: Path) -> RunFacts:

@@ -32,7 +32,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class TellingLoop(asyncio.SelectorEventLoop):
-    """As asyncio's own, with an `AwakeClock`: timeouts, sleeps and all else that asks the loop for the time go by it."""
+    """As asyncio's own, with an `AwakeClock`: timeouts, sleeps and all that asks the loop for the time go by it."""
 
     def __init__(self) -> None:
         self._waiting = _Selector()
