@@ -7,8 +7,8 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +45,7 @@ from batchupload.row_log import RowLog
 from batchupload.run_log import EventDisplay, log_pace
 from batchupload.screen import display_for, watch
 from batchupload.settings import MetricsSettings, Settings
+from batchupload.signals import answered_on, name_of
 from batchupload.snapshot import Lookout, RunFacts, pace_now
 from batchupload.source import STDIN, is_changed
 from batchupload.status_file import keep_status, status_path
@@ -136,7 +137,7 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         pipeline = Pipeline(
             settings, plan.survey, site, readers, pace, stop, recorder, send=wish.send, force=wish.force
         )
-        stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
+        stack.enter_context(answered_on(loop, _answer_to(stop, settings.timeouts.drain)))
         as_events = settings.log.format == "json" and not wish.quiet
         display = EventDisplay() if as_events else display_for(quiet=wish.quiet, verbose=wish.verbose)
         pace_of = functools.partial(pace_now, pace if wish.send else None, stop, rate, bandwidth, site)
@@ -278,11 +279,10 @@ def _changed(plan: Plan) -> str:
     return ""
 
 
-@contextmanager
-def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float) -> Generator[None, None, None]:
-    """The first SIGINT, SIGTERM or SIGHUP lets the orders under way end, a second one breaks them off."""
+def _answer_to(stop: Stop, drain: float) -> Callable[[int], None]:
+    """The first signal lets the orders under way end, a second one breaks them off."""
 
-    def answer(number: signal.Signals) -> None:
+    def answer(number: int) -> None:
         # A terminal that is closed sends SIGHUP twice (its shell does, and the kernel), and systemd one with its
         # SIGTERM: that is nobody's impatience, and SIGHUP never counts beside another signal.
         if stop.signal and number == signal.SIGHUP:
@@ -294,18 +294,9 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
         stop.signal = number
         stop.ask(Reason.STOPPED)
         text = _("\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n", drain=drain)
-        remark("stop_asked", text.removesuffix("\n"), signal=number.name)
+        remark("stop_asked", text.removesuffix("\n"), signal=name_of(number))
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, so that the run outlives its terminal
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
-        loop.add_signal_handler(number, answer, number)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+    return answer
 
 
 def _incomplete(rows: int) -> str:

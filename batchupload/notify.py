@@ -2,11 +2,9 @@
 
 import logging
 import re
-import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ from batchupload.awake import AwakeClock
 from batchupload.language import N_, _
 from batchupload.model import BatchuploadError
 from batchupload.notice import Notice
+from batchupload.signals import answered
 
 if TYPE_CHECKING:
     from apprise import Apprise
@@ -132,7 +131,7 @@ class Delivery:
 
         `waiting` is called once if that is a while. A signal gives up what is under way, and does nothing else.
         """
-        with _signals(self._give_up), self._changed:
+        with answered(self._give_up), self._changed:
             if not self._over_by(min(self._now() + A_WHILE, self._end)):
                 waiting()
                 self._over_by(self._end)
@@ -169,21 +168,8 @@ class Delivery:
                     self._failed[channel.name] = _("it can't be reached, or refused it")
                 self._changed.notify_all()
 
-    def _give_up(self) -> None:
+    def _give_up(self, _signal: int) -> None:
         self._given_up = True  # a signal may come just before a wait, so it is looked at, and wakes nobody
-
-
-@contextmanager
-def _signals(answer: Callable[[], None]) -> Generator[None, None, None]:
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = [signal.signal(number, lambda *_signal: answer()) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _silence() -> None:
