@@ -16,6 +16,7 @@ from pathlib import Path
 from batchupload import __version__, run_log
 from batchupload.bounds import what_bounded
 from batchupload.deadline import Deadline
+from batchupload.fault import OnRecord, on_record
 from batchupload.inputs import open_manifests
 from batchupload.language import _
 from batchupload.ledger import Ledger, open_ledger
@@ -112,7 +113,16 @@ def plan(wish: Wish, settings: Settings) -> Plan:
 
 
 async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
-    """Do the run. Raises `ReportError` or `LedgerError` where it can't be begun; then nothing was sent."""
+    """Do the run. Raises `ReportError` or `LedgerError` where it can't be begun; then nothing was sent.
+
+    Raises `RunFaultError` for a fault of the program itself.
+    """
+    record = OnRecord()
+    with on_record(record):
+        return await _execute(wish, settings, plan, record)
+
+
+async def _execute(wish: Wish, settings: Settings, plan: Plan, record: OnRecord) -> Summary:
     began = datetime.now().astimezone()
     loop = asyncio.get_running_loop()
     started, idled = loop.time(), idle_seconds(loop)
@@ -131,6 +141,9 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         metrics = await stack.enter_async_context(open_metrics(settings.metrics if wish.send else MetricsSettings()))
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
+        record.report = path
+        if ledger:
+            record.run, record.ledger = ledger.run, ledger.path
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
         row_log = RowLog(ledger.run if ledger else None, manifests, mask_orders=settings.log.mask_orders)
         recorder = Recorder(ledger, report, tally, stop, row_log=row_log, max_failures=settings.pace.max_failures)

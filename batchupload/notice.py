@@ -95,6 +95,17 @@ def of_no_run(name: str, exit_code: int, meaning: str) -> Notice:
     return Notice(_("batchupload, {name}: a run could not begin.", name=name), body, trouble=True)
 
 
+def of_fault(name: str, exit_code: int, meaning: str) -> Notice:
+    """The message about a run that a fault of the program itself ended; what was raised may name a photo."""
+    body = _(
+        "Exit code {code}: {meaning}.\n\nIts log says what was raised, which run that was, and what to do; please "
+        "report it. `batchupload status` and `batchupload history` say how far the run came.",
+        code=exit_code,
+        meaning=_(meaning),
+    )
+    return Notice(_("batchupload, {name}: a fault in batchupload itself ended a run.", name=name), body, trouble=True)
+
+
 def of_test(name: str) -> Notice:
     """A message that only shows that messages arrive."""
     body = _("Sent by hand with `batchupload notify`, to see whether messages arrive. Nothing is the matter.")
