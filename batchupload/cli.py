@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,11 +19,15 @@ from batchupload.cli_scan import scan
 from batchupload.cli_tell import notify, see_through, teller
 from batchupload.colour import wanted, with_outcomes_painted
 from batchupload.console import leave, say, screen_width, tell
+from batchupload.fault import EXIT_CODE, FAULTS, OnRecord, on_record, tell_fault
 from batchupload.language import N_, _, choose, speak
 from batchupload.logs import start_logging
 from batchupload.model import BatchuploadError
 from batchupload.options import JOB_OPTIONS, PROFILE, QUARANTINE, options_of, settings_from
 from batchupload.stderr import settle, unhurried
+
+if TYPE_CHECKING:
+    from batchupload.summary import Summary
 
 EXIT_CODES = {
     0: N_("every row is uploaded, skipped or duplicate (check: can be sent; scan: every order whole)"),
@@ -32,9 +36,10 @@ EXIT_CODES = {
     3: N_("stopped early, before every row was tried: the summary says why"),
     4: N_("another run holds the ledger: nothing was sent"),
     5: N_("the ledger or the report can't be written: sending stopped"),
+    70: N_("a fault in batchupload itself: the screen says what is on record"),
     129: N_("stopped by SIGHUP (the terminal was closed), drained"),
     130: N_("stopped by Ctrl-C, drained"),
-    143: N_("stopped by SIGTERM, drained"),
+    143: N_("stopped by SIGTERM, drained (by another signal: 128 + its number)"),
 }
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
 
@@ -216,7 +221,7 @@ for command in (init, notify, scan, *cli_care.COMMANDS, cli_watch.status):
 
 
 def main() -> None:
-    """Entry point: every mistake of the user's becomes a message and an exit code."""
+    """Entry point: every mistake of the user's, and every fault of ours, becomes a message and an exit code."""
     os.umask(0o077)  # whatever is written is for its owner only
     if os.getpid() == 1:  # in a container, where the system ends nobody for a SIGTERM that is not answered
         signal.signal(signal.SIGTERM, lambda *_: leave(143))
@@ -224,7 +229,7 @@ def main() -> None:
     try:
         speak(choose(sys.argv[1:], os.environ))
         code = in_words(cli).main(prog_name="batchupload", standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         leave(130)
     except click.ClickException as error:
         with suppress(OSError):
@@ -235,6 +240,9 @@ def main() -> None:
         leave(error.exit_code)
     except BrokenPipeError:
         leave(1)
+    except FAULTS as fault:
+        tell_fault(fault)
+        leave(EXIT_CODE)
     leave(code if isinstance(code, int) else 0)
 
 
@@ -252,10 +260,8 @@ def _open_standard_streams() -> None:
 
 def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> None:
     gc.disable()  # what is imported stays: to look for garbage among it takes an eighth of the start
-    import asyncio
-
     from batchupload.job import Wish, execute, plan
-    from batchupload.loop import TellingLoop
+    from batchupload.loop import run as run_loop
 
     gc.freeze()
     gc.enable()
@@ -274,27 +280,35 @@ def _do(manifests: tuple[Path, ...], options: dict[str, Any], *, send: bool) -> 
             options.get("force", False), options["quiet"], options["verbose"] > 0, given.again, given.reading,
             given.standing,
         )  # fmt: skip
-        planned = plan(wish, settings)
-        # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
-        summary = asyncio.Runner(loop_factory=TellingLoop).run(execute(wish, settings, planned))
+        with on_record(OnRecord()):
+            summary = run_loop(execute(wish, settings, plan(wish, settings)))
     except BatchuploadError as error:
         message = told.could_not_begin(error.exit_code, EXIT_CODES[error.exit_code])
         tell(str(error), "not_begun", exit_code=error.exit_code)
         see_through(message)
         leave(error.exit_code)
+    except FAULTS as fault:
+        tell_fault(fault)
+        see_through(told.fault(EXIT_CODE, EXIT_CODES[EXIT_CODE]))
+        leave(EXIT_CODE)
     message = told.ended(summary)  # on its way before the screen, which may not be read
     settle()
+    with on_record(OnRecord(summary.run, settings.ledger.path, summary.report)):
+        _show(summary, as_json=options["as_json"], quiet=options["quiet"])
+        see_through(message)
+    leave(summary.exit_code)
+
+
+def _show(summary: "Summary", *, as_json: bool, quiet: bool) -> None:
     try:
-        if options["as_json"]:
+        if as_json:
             click.echo(summary.as_json())
-        elif not options["quiet"]:
+        elif not quiet:
             text, coloured = summary.as_text(screen_width()), wanted(sys.stdout)
             click.echo(with_outcomes_painted(text) if coloured else text, color=coloured)
     except OSError as error:  # what the run came to is in its report, and in its exit code
         text = _("the summary can't be printed ({why}). Report: {report}", why=error.strerror, report=summary.report)
         tell(text, "summary_not_printed")
-    see_through(message)
-    leave(summary.exit_code)
 
 
 def _ledger_path(config: Path | None, profile: str | None) -> Path:

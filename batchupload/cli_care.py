@@ -110,10 +110,9 @@ def doctor(config: Path | None, profile: str | None, as_json: bool) -> int:
     \b
     Exit codes: 0 all is well, 1 with a warning, 2 something is to be mended.
     """
-    import asyncio
-
     from batchupload import checkup
     from batchupload.doctor import examine
+    from batchupload.loop import run
 
     file = config_file(config)
     options = {"config": config, "profile": profile}
@@ -121,8 +120,7 @@ def doctor(config: Path | None, profile: str | None, as_json: bool) -> int:
     local = settings or _settings_or_mistake(options, send=False)[0]
     found = [checkup.mend("endpoint" if local else "config", mistake, "")] if mistake else []
     if local:
-        # Not `asyncio.run`, which at its end waits for threads, and so for as long as a name server or a disk likes.
-        found += asyncio.Runner().run(examine(local, file, sends=not mistake))
+        found += run(examine(local, file, sends=not mistake))
     say(checkup.as_json(found) if as_json else checkup.as_text(found))
     return checkup.exit_code(found)
 

@@ -1,14 +1,13 @@
 """The command `scan`: its words on the command line → the scan; no logic of its own."""
 
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
 from batchupload.console import leave, say
 from batchupload.options import CONFIG, PROFILE, settings_from
+from batchupload.signals import answered
 
 _EPILOG = """\b
 Exit codes:
@@ -50,16 +49,14 @@ def scan(folder: Path, output: Path | None, incomplete: bool, everything: bool, 
     from batchupload.scan_job import MOST_LISTED, ScanWish
     from batchupload.scan_job import scan as find
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under `nohup`
-            signal.signal(number, _end)
     given = settings_from({**options, "pattern": options["pattern"] or None}, send=False)
     most = None if everything or as_json else MOST_LISTED
-    scanned = find(ScanWish(folder, output, incomplete, most, given.again), given.settings)
+    with answered(_end):
+        scanned = find(ScanWish(folder, output, incomplete, most, given.again), given.settings)
     say(scanned.as_json() if as_json else scanned.as_text())
     leave(scanned.exit_code)
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+def _end(number: int) -> NoReturn:
     """As an exception, so that no half manifest stays behind."""
     raise SystemExit(128 + number)

@@ -47,6 +47,14 @@ class Teller:
             return None
         return self._begin(lambda: notice.of_no_run(self._name(), exit_code, meaning))
 
+    def fault(self, exit_code: int, meaning: str) -> "Delivery | None":
+        """Begin to tell of a run that a fault of the program itself ended, if that is due."""
+        from batchupload import notice
+
+        if not self._is_due(exit_code, begun=True):
+            return None
+        return self._begin(lambda: notice.of_fault(self._name(), exit_code, meaning))
+
     def test(self) -> "Delivery | None":
         """Begin to send a message that tells of nothing."""
         from batchupload import notice

@@ -7,15 +7,16 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from batchupload import __version__, run_log
 from batchupload.bounds import what_bounded
-from batchupload.deadline import seconds_until
+from batchupload.deadline import Deadline
+from batchupload.fault import OnRecord, on_record
 from batchupload.inputs import open_manifests
 from batchupload.language import _
 from batchupload.ledger import Ledger, open_ledger
@@ -45,6 +46,7 @@ from batchupload.row_log import RowLog
 from batchupload.run_log import EventDisplay, log_pace
 from batchupload.screen import display_for, watch
 from batchupload.settings import MetricsSettings, Settings
+from batchupload.signals import answered_on, name_of
 from batchupload.snapshot import Lookout, RunFacts, pace_now
 from batchupload.source import STDIN, is_changed
 from batchupload.status_file import keep_status, status_path
@@ -88,13 +90,13 @@ class Plan:
 
     layouts: tuple[Layout, ...]
     survey: Survey
-    began: datetime
-    """When the first pass did: from then on a deadline counts."""
+    deadline: Deadline | None
+    """When the run is to end; its time counts from the beginning of the first pass."""
 
 
 def plan(wish: Wish, settings: Settings) -> Plan:
     """Read the manifests once, so that nothing is sent before all of them are known. Raises `ManifestError`."""
-    began = datetime.now().astimezone()
+    deadline = Deadline(settings.pace.deadline) if settings.pace.deadline else None
     if settings.photos.root and not is_folder(settings.photos.root):
         raise BatchuploadError(
             _("photos.root: {root} is no folder. Mount it, or correct the path.", root=settings.photos.root)
@@ -107,11 +109,20 @@ def plan(wish: Wish, settings: Settings) -> Plan:
     if not wish.quiet:
         for layout in layouts:
             remark("manifest_found", str(layout), manifest=str(layout.path))
-    return Plan(layouts, survey(_rows(layouts, wish, settings), settings.photos.root), began)
+    return Plan(layouts, survey(_rows(layouts, wish, settings), settings.photos.root), deadline)
 
 
 async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
-    """Do the run. Raises `ReportError` or `LedgerError` where it can't be begun; then nothing was sent."""
+    """Do the run. Raises `ReportError` or `LedgerError` where it can't be begun; then nothing was sent.
+
+    Raises `RunFaultError` for a fault of the program itself.
+    """
+    record = OnRecord()
+    with on_record(record):
+        return await _execute(wish, settings, plan, record)
+
+
+async def _execute(wish: Wish, settings: Settings, plan: Plan, record: OnRecord) -> Summary:
     began = datetime.now().astimezone()
     loop = asyncio.get_running_loop()
     started, idled = loop.time(), idle_seconds(loop)
@@ -130,13 +141,16 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         metrics = await stack.enter_async_context(open_metrics(settings.metrics if wish.send else MetricsSettings()))
         records = await stack.enter_async_context(_records(wish, settings, plan, path, began))
         ledger, report = records.ledger, records.report
+        record.report = path
+        if ledger:
+            record.run, record.ledger = ledger.run, ledger.path
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
         row_log = RowLog(ledger.run if ledger else None, manifests, mask_orders=settings.log.mask_orders)
         recorder = Recorder(ledger, report, tally, stop, row_log=row_log, max_failures=settings.pace.max_failures)
         pipeline = Pipeline(
             settings, plan.survey, site, readers, pace, stop, recorder, send=wish.send, force=wish.force
         )
-        stack.enter_context(_signals_answered(loop, stop, settings.timeouts.drain))
+        stack.enter_context(answered_on(loop, _answer_to(stop, settings.timeouts.drain)))
         as_events = settings.log.format == "json" and not wish.quiet
         display = EventDisplay() if as_events else display_for(quiet=wish.quiet, verbose=wish.verbose)
         pace_of = functools.partial(pace_now, pace if wish.send else None, stop, rate, bandwidth, site)
@@ -149,7 +163,11 @@ async def execute(wish: Wish, settings: Settings, plan: Plan) -> Summary:
         await stack.enter_async_context(_beside(status, figures, log_pace(lookout.look)))
         async with _beside(
             watch(display, lookout.look) if display else None,
-            _deadline(settings, stop, plan.began, lambda: (total - tally.rows) * WRITING_SECONDS),
+            stop.at_deadline(
+                plan.deadline.left, settings.timeouts.drain, lambda: (total - tally.rows) * WRITING_SECONDS
+            )
+            if plan.deadline
+            else None,
         ):
             await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
         await recorder.finish()
@@ -239,16 +257,6 @@ async def _records(
         yield _Records(ledger, report, dead.told(replaced=replaces, aside=aside) if dead else "", before)
 
 
-def _deadline(
-    settings: Settings, stop: Stop, now: datetime, writing: Callable[[], float]
-) -> Coroutine[None, None, None] | None:
-    if settings.pace.deadline is None:
-        return None
-    passed = (datetime.now().astimezone() - now).total_seconds()
-    seconds = max(1.0, seconds_until(settings.pace.deadline, now) - passed)
-    return stop.at_deadline(seconds, settings.timeouts.drain, writing)
-
-
 def _facts(ledger: Ledger | None, began: datetime, manifests: Sequence[Path], report: Path) -> RunFacts:
     run, started_at = ledger.run if ledger else None, began.isoformat(timespec="milliseconds")
     paths = tuple(str(path.absolute()) for path in manifests)
@@ -284,11 +292,10 @@ def _changed(plan: Plan) -> str:
     return ""
 
 
-@contextmanager
-def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float) -> Generator[None, None, None]:
-    """The first SIGINT, SIGTERM or SIGHUP lets the orders under way end, a second one breaks them off."""
+def _answer_to(stop: Stop, drain: float) -> Callable[[int], None]:
+    """The first signal lets the orders under way end, a second one breaks them off."""
 
-    def answer(number: signal.Signals) -> None:
+    def answer(number: int) -> None:
         # A terminal that is closed sends SIGHUP twice (its shell does, and the kernel), and systemd one with its
         # SIGTERM: that is nobody's impatience, and SIGHUP never counts beside another signal.
         if stop.signal and number == signal.SIGHUP:
@@ -300,18 +307,9 @@ def _signals_answered(loop: asyncio.AbstractEventLoop, stop: Stop, drain: float)
         stop.signal = number
         stop.ask(Reason.STOPPED)
         text = _("\nStopping: the orders under way have {drain:g} s to end. Once more stops at once.\n", drain=drain)
-        remark("stop_asked", text.removesuffix("\n"), signal=number.name)
+        remark("stop_asked", text.removesuffix("\n"), signal=name_of(number))
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it, so that the run outlives its terminal
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
-        loop.add_signal_handler(number, answer, number)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+    return answer
 
 
 def _incomplete(rows: int) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 from batchupload import __version__
+from batchupload.awake import wait_until
 from batchupload.language import _
 from batchupload.ledger_file import LedgerError, distrusted, failed, hold, watched
 from batchupload.model import Attempt, Ending, Loaded, Standing, Verdict
@@ -280,7 +281,8 @@ class Ledger:
     def close(self) -> None:
         """Let go of the file, once what is being written is written; a disk that does not answer is not waited for."""
         if not self._failure:
-            wait([self._thread.submit(self._database.close)], COMMIT_SECONDS)
+            closing = self._thread.submit(self._database.close)
+            wait_until(closing.done, lambda seconds: wait([closing], seconds), COMMIT_SECONDS)
         self._thread.shutdown(wait=False)
 
 

@@ -106,7 +106,10 @@ def hold(path: Path) -> Generator[tuple[Path, sqlite3.Connection], None, None]:
         raise unreachable(path, error) from None
     lock = filelock.FileLock(_lock_path(path), timeout=HELD_SECONDS, poll_interval=0.02, mode=0o600)
     try:
-        lock.acquire()
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            lock.acquire(blocking=False)  # this machine may have slept since the last look
     except filelock.Timeout:
         raise LedgerHeldError(
             _(

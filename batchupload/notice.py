@@ -11,8 +11,6 @@ from batchupload.sheet import plain
 from batchupload.summary import NEXT_STEP, Summary, called, duration, size
 
 When = Literal["trouble", "always", "never"]
-ASKED_FOR = frozenset({0, 129, 130, 143})
-"""Exit codes that are no trouble: all is done, or a person stopped it."""
 MOST_BYTES = 2000
 """Of a message's text; WeCom takes 2,048."""
 MOST_REASONS = 5
@@ -30,10 +28,15 @@ class Notice:
     """Whether somebody should act."""
 
 
+def is_trouble(exit_code: int) -> bool:
+    """Whether a run with this exit code is neither done nor stopped by a person's signal."""
+    return 0 < exit_code <= 128
+
+
 def is_due(when: When, exit_code: int, *, begun: bool, attended: bool) -> bool:
     """Whether a run is told of. Of one that could not begin a person who is `attended` to knows by the screen."""
     if when == "trouble":
-        return exit_code not in ASKED_FOR and (begun or not attended)
+        return is_trouble(exit_code) and (begun or not attended)
     return when == "always"
 
 
@@ -78,7 +81,7 @@ def of_run(summary: Summary, name: str, orders: Sequence[str] = ()) -> Notice:
     parts = (outcomes, reasons, took, records, orders)
     body = "\n\n".join("\n".join(part) for part in parts if part)
     title = _("batchupload, {name}: {verdict}", name=name, verdict=replace(summary, seen="").verdict())
-    return Notice(title, _fitting(body), summary.exit_code not in ASKED_FOR)
+    return Notice(title, _fitting(body), is_trouble(summary.exit_code))
 
 
 def of_no_run(name: str, exit_code: int, meaning: str) -> Notice:
@@ -90,6 +93,17 @@ def of_no_run(name: str, exit_code: int, meaning: str) -> Notice:
         meaning=_(meaning),
     )
     return Notice(_("batchupload, {name}: a run could not begin.", name=name), body, trouble=True)
+
+
+def of_fault(name: str, exit_code: int, meaning: str) -> Notice:
+    """The message about a run that a fault of the program itself ended; what was raised may name a photo."""
+    body = _(
+        "Exit code {code}: {meaning}.\n\nIts log says what was raised, which run that was, and what to do; please "
+        "report it. `batchupload status` and `batchupload history` say how far the run came.",
+        code=exit_code,
+        meaning=_(meaning),
+    )
+    return Notice(_("batchupload, {name}: a fault in batchupload itself ended a run.", name=name), body, trouble=True)
 
 
 def of_test(name: str) -> Notice:

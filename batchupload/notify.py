@@ -2,18 +2,17 @@
 
 import logging
 import re
-import signal
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchupload.awake import AwakeClock
 from batchupload.language import N_, _
 from batchupload.model import BatchuploadError
 from batchupload.notice import Notice
+from batchupload.signals import answered
 
 if TYPE_CHECKING:
     from apprise import Apprise
@@ -117,7 +116,8 @@ class Delivery:
     """A message on its way to all `channels`, from now on."""
 
     def __init__(self, channels: Sequence[Channel], notice: Notice) -> None:
-        self._end = time.monotonic() + SECONDS
+        self._now = AwakeClock()
+        self._end = self._now() + SECONDS
         self._left = Counter(channel.name for channel in channels)
         """How many of each name are still under way; one variable may hold several addresses."""
         self._failed: dict[str, str] = {}
@@ -131,8 +131,8 @@ class Delivery:
 
         `waiting` is called once if that is a while. A signal gives up what is under way, and does nothing else.
         """
-        with _signals(self._give_up), self._changed:
-            if not self._over_by(min(time.monotonic() + A_WHILE, self._end)):
+        with answered(self._give_up), self._changed:
+            if not self._over_by(min(self._now() + A_WHILE, self._end)):
                 waiting()
                 self._over_by(self._end)
             why = _("given up, as asked") if self._given_up else _("no answer in {patience:g} s", patience=SECONDS)
@@ -144,7 +144,7 @@ class Delivery:
 
     def _over_by(self, end: float) -> bool:
         """Whether all is over before that moment."""
-        while not (over := self._given_up or not any(self._left.values())) and time.monotonic() < end:
+        while not (over := self._given_up or not any(self._left.values())) and self._now() < end:
             self._changed.wait(LOOK_AGAIN)
         return over
 
@@ -168,21 +168,8 @@ class Delivery:
                     self._failed[channel.name] = _("it can't be reached, or refused it")
                 self._changed.notify_all()
 
-    def _give_up(self) -> None:
+    def _give_up(self, _signal: int) -> None:
         self._given_up = True  # a signal may come just before a wait, so it is looked at, and wakes nobody
-
-
-@contextmanager
-def _signals(answer: Callable[[], None]) -> Generator[None, None, None]:
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = [signal.signal(number, lambda *_signal: answer()) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _silence() -> None:

@@ -1,4 +1,4 @@
-"""A timeout that is put off at each sign of progress, and that does not strike merely because this machine slept."""
+"""A timeout that is put off at each sign of progress."""
 
 import asyncio
 import math
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-LATE_SECONDS = 1.0
-"""A timer that comes so late was not waited for: the machine slept, or the process was stopped."""
+LOOK_AGAIN = 1.0
+"""Seconds after which it is looked again whether a wait of our own is over."""
 
 
 class Patience:
@@ -55,10 +55,7 @@ class Patience:
         if now < self._due:
             due = self._due
         elif self._held:
-            due = now + LATE_SECONDS
-        elif now - self._timer.when() > LATE_SECONDS:
-            # What came meanwhile waits in the socket: let it be read first.
-            due = now + LATE_SECONDS
+            due = now + LOOK_AGAIN
         else:
             self._timeout.reschedule(now)
             return

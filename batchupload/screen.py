@@ -111,7 +111,7 @@ class LiveDisplay:
         self._out.flush()
 
     def _step_aside(self, number: signal.Signals) -> None:
-        """Ctrl-Z or Ctrl-\\: leave the terminal as it was, and then do as such a signal does."""
+        """Ctrl-Z: leave the terminal as it was, and then do as such a signal does."""
         with self._drawing, suppress(OSError):
             if self._frame:
                 self._frame = ""
@@ -214,12 +214,11 @@ def _in_foreground(out: TextIO) -> bool:
 
 
 def _aside(step: Callable[[signal.Signals], None]) -> tuple[signal.Signals, ...]:
-    """Have `step` called where a key would stop or kill this process with the block still on the terminal."""
+    """Have `step` called before Ctrl-Z stops this process with the block still on the terminal."""
     numbers = []
     with suppress(RuntimeError, NotImplementedError, AttributeError, ValueError):
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTSTP, signal.SIGQUIT):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                loop.add_signal_handler(number, step, number)
-                numbers.append(number)
+        if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            loop.add_signal_handler(signal.SIGTSTP, step, signal.SIGTSTP)
+            numbers.append(signal.SIGTSTP)
     return tuple(numbers)

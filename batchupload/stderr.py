@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from batchupload.awake import wait_until
 from batchupload.language import _
 
 if TYPE_CHECKING:
@@ -77,8 +78,11 @@ class Unhurried(io.RawIOBase):
     def settle(self) -> None:
         """Wait until all is written, or for as long as the reader still takes some."""
         with self._changed:
-            while self._size and self._changed.wait(SETTLE_SECONDS):
+            while self._size and self._takes_some(self._size):
                 pass
+
+    def _takes_some(self, size: int) -> bool:
+        return wait_until(lambda: self._size != size, self._changed.wait, SETTLE_SECONDS)
 
     def _add(self, text: bytes) -> None:
         self._waiting.append(text)

@@ -67,16 +67,20 @@ class Stop:
         await asyncio.sleep(seconds)
         self.now()
 
-    async def at_deadline(self, seconds: float, drain: float, writing: Callable[[], float]) -> None:
-        """Ask so early that in this many `seconds` all is over: what is under way, given its `drain` seconds, and
-        the `writing` down of the rows that are then left, in as many seconds as that takes at present."""
-        now = asyncio.get_running_loop().time
-        end = now() + seconds
-        while (left := end - now() - max(min(drain, seconds / 2), min(writing(), seconds))) > 0:
-            if await self.sleep(min(left, LOOK_AGAIN)):
+    async def at_deadline(self, left: Callable[[], float], drain: float, writing: Callable[[], float]) -> None:
+        """Stop early enough to end when no seconds are `left`, by a clock that goes on while this machine sleeps.
+
+        Reserve `drain` seconds for what is under way, or `writing()` seconds to record the rows that are left,
+        whichever is longer.
+        """
+        seconds = max(0.0, left())
+        while (early := left() - max(min(drain, seconds / 2), min(writing(), seconds))) > 0:
+            if await self.sleep(min(early, LOOK_AGAIN)):
                 return
+        # If this machine slept beyond the deadline, the answers that came meanwhile are still to be read.
+        rest = left() if left() > 0 else LOOK_AGAIN
         self.ask(Reason.DEADLINE)
-        await asyncio.sleep(max(0.0, min(drain, end - now())))
+        await asyncio.sleep(min(drain, rest))
         self.now()
 
     @asynccontextmanager

@@ -148,6 +148,8 @@ class Summary:
         """As the README's table has it."""
         if self.stopped in RECORDS_LOST:
             return 5
+        if self.stopped is Reason.INTERNAL_ERROR:
+            return 70
         if self.signal:
             return 128 + self.signal
         if self.stopped in STOPPED_EARLY:

@@ -161,3 +161,49 @@ async def test_what_a_second_signal_breaks_off_is_on_record_and_stays_in_doubt(s
     found = outcomes(read_report(shop.folder / "again.csv"))
     assert broken_off < set(found)
     assert found == {order: ("unknown" if order in broken_off else "failed", "unavailable") for order in found}
+
+
+ENDING_SIGNALS = ["SIGQUIT", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGVTALRM", "SIGPROF", "SIGRTMIN", "SIGRTMAX"]
+
+
+@pytest.mark.parametrize("name", [*ENDING_SIGNALS, "SIGIO", "SIGPWR", "SIGSTKFLT"])
+async def test_each_signal_that_would_end_the_program_drains_it(shop: Shop, name: str) -> None:
+    if not (number := getattr(signal, name, None)):
+        pytest.skip(f"there is no {name} here")
+    orders = shop.orders(60)
+    manifest = shop.manifest()
+    async with (
+        Sandbox(SandboxOptions(latency=0.2)) as server,
+        running(manifest, server, 6, "--concurrency", "4") as process,
+    ):
+        process.send_signal(number)
+        _, err = await process.communicate()
+        assert process.returncode == 128 + number, err
+        report = report_of(manifest)
+        assert sorted(row["order_id"] for row in report) == orders
+        uploaded = {row["order_id"] for row in report if row["outcome"] == "uploaded"}
+        assert uploaded == set(server.accepted)
+
+
+@pytest.mark.parametrize("name", ["SIGWINCH", "SIGCHLD", "SIGURG", "SIGCONT", "SIGPIPE"])
+async def test_other_signals_do_not_end_a_run(shop: Shop, name: str) -> None:
+    orders = shop.orders(12)
+    manifest = shop.manifest()
+    async with (
+        Sandbox(SandboxOptions(latency=0.1)) as server,
+        running(manifest, server, 2, "--concurrency", "2") as process,
+    ):
+        process.send_signal(getattr(signal, name))
+        _, err = await process.communicate()
+        assert process.returncode == 0, err
+    assert outcomes(report_of(manifest)) == dict.fromkeys(orders, ("uploaded", "accepted"))
+
+
+async def test_another_second_signal_stops_at_once(shop: Shop) -> None:
+    shop.orders(20)
+    manifest = shop.manifest()
+    faults = (parse_fault("no_answer=100%"),)
+    async with Sandbox(SandboxOptions(faults)) as server, running(manifest, server, 4, "--concurrency", "4") as process:
+        await stopped_twice(process, signal.SIGUSR1)
+        assert process.returncode == 128 + signal.SIGUSR1
+    assert list(outcomes(report_of(manifest)).values()).count(("unknown", "stopped")) == 4

@@ -2,15 +2,14 @@
 
 import asyncio
 import logging
-import signal
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from batchupload.language import _
 from batchupload.logs import event
 from batchupload.model import BatchuploadError
+from batchupload.signals import answered_on
 
 PAGE_SECONDS = 300.0
 """A page that takes longer is given up; that of a million rows takes 40 s."""
@@ -32,7 +31,7 @@ async def page_beside(report: Path, before: Path | None = None, *, hurried: bool
     loop = asyncio.get_running_loop()
     making = loop.run_in_executor(None, _make, report, None if hurried else before, lambda: not given_up.is_set())
     making.add_done_callback(lambda _: done.set())
-    with _signals(loop, done.set):
+    with answered_on(loop, lambda _signal: done.set()):
         try:
             async with asyncio.timeout(limit):
                 await done.wait()
@@ -75,17 +74,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
-
-
-@contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, answer: Callable[[], None]) -> Generator[None, None, None]:
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
-        loop.add_signal_handler(number, answer)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
