@@ -92,7 +92,11 @@ class Status:
             _("  pace       {note}", note=paint((note(now),))),
         ]
         if (age := time.time() - now.taken_at) > OLD_SECONDS:
-            lines.append(_("  This is {age} old: the run may be stopped (Ctrl-Z), or the disk of the ledger be full or slow.", age=duration(age)))
+            text = _(
+                "  This is {age} old: the run may be stopped (Ctrl-Z), or the disk of the ledger be full or slow.",
+                age=duration(age),
+            )
+            lines.append(text)
         return lines
 
     def _died(self, last: LastRun) -> str:
