@@ -15,11 +15,16 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 # Importing the plugins loads the decoders now, not in a worker thread.
-from PIL import Image, MpoImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, MpoImagePlugin, PngImagePlugin
 from xxhash import xxh3_128_digest
 
 from batchupload.language import N_, _
 from batchupload.model import Note, NoteKind, Photo, PhotoSet, Problem
+from batchupload.photo_errors import FilesExhaustedError as FilesExhaustedError
+from batchupload.photo_errors import PhotoError as PhotoError
+from batchupload.photo_errors import damage as damage
+from batchupload.photo_errors import too_large as too_large
+from batchupload.photo_errors import unreadable
 from batchupload.picture_work import MOST_SIDE, TooComplexError, check_parts, memory_kept
 from batchupload.reasons import Reason
 from batchupload.set_checks import Glimpse, Looks, looks_of, warnings_of
@@ -52,11 +57,6 @@ _OTHER_TYPES = (
     (0, b"{", "JSON"),
 )
 
-USUAL_DAMAGE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, IndexError, KeyError, struct.error)
-"""What Pillow's decoders raise on damaged files. Its documentation promises no types: any other means the same, and is
-named in `detail`."""
-MOST_ERROR = 100
-"""Characters of a decoder's own words that are shown."""
 BYTES_PER_PIXEL = 4
 """Memory that decoding may take for each of `photos.max_pixels`."""
 LARGE = 16 << 20
@@ -69,26 +69,6 @@ Room = Callable[[int], AbstractContextManager[None]]
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Without O_NONBLOCK the opening of a pipe would wait for a writer."""
-
-
-DISK_ERRORS = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "ENODEV", "ENXIO", "EREMOTEIO", "EHOSTDOWN", "EHOSTUNREACH",
-        "ENETDOWN", "ENETUNREACH", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EPIPE", "EAGAIN", "ENOMEM",
-        "EKEYEXPIRED", "ENOLINK", "EPROTO", "EUCLEAN", "EBADMSG", "EINTR", "ECOMM", "ESHUTDOWN", "ENOMEDIUM",
-    )
-    if hasattr(errno, name)
-)  # fmt: skip
-"""Nothing is wrong with the photo as far as is known: the disk, or the way to it, failed."""
-
-
-class PhotoError(Exception):
-    """A photo can't be sent; carries the `problem`."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.problem = Problem(reason, detail)
 
 
 def _unbounded(size: int) -> AbstractContextManager[None]:
@@ -105,10 +85,6 @@ class Means:
     room: Room = _unbounded
     decoding: Callable[[str], object] = str
     """Is told which field's photo the decoder begins with, and of none while files are read."""
-
-
-class FilesExhaustedError(Exception):
-    """This machine is out of open files: nothing is wrong with the photo."""
 
 
 def load_photos(
@@ -175,7 +151,7 @@ def read_photo(path: str, folders: "Folders", most: int) -> bytes:
     except UnicodeError:  # half a character
         raise PhotoError(Reason.PHOTO_MISSING, "") from None
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -187,7 +163,7 @@ def read_photo(path: str, folders: "Folders", most: int) -> bytes:
         while len(content) not in {status.st_size, most + 1} and (more := os.read(descriptor, 1 << 16)):
             content = (content + more)[: most + 1]
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     finally:
         os.close(descriptor)
     if len(content) > most:
@@ -296,18 +272,6 @@ def _decode(content: bytes, settings: PhotoSettings) -> Looks | None:
             return looks_of(picture) if settings.warn else None
     except Exception as error:
         raise damage(error) from error
-
-
-def damage(error: Exception) -> PhotoError:
-    """What a decoder's error says of the photo."""
-    if isinstance(error, PhotoError):
-        return error
-    if isinstance(error, Image.DecompressionBombError):
-        return PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, _("more than the decoder takes"))
-    if isinstance(error, USUAL_DAMAGE):
-        return PhotoError(Reason.PHOTO_TRUNCATED if "truncated" in str(error) else Reason.PHOTO_CORRUPT, "")
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return PhotoError(Reason.PHOTO_CORRUPT, text[:MOST_ERROR])
 
 
 def check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) -> None:
@@ -442,16 +406,3 @@ def _refuse_special(status: os.stat_result) -> None:
     """Opening a device can already do something; so look before."""
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
         raise PhotoError(Reason.PHOTO_NOT_A_FILE, "")
-
-
-def _unreadable(error: OSError) -> Exception:
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        return FilesExhaustedError()
-    if error.errno in {errno.ELOOP, errno.EINVAL}:  # EINVAL: what was a link a moment ago is none when it is read
-        return PhotoError(Reason.PHOTO_OUTSIDE_ROOT, _("a link that leads round or was swapped in"))
-    reason = Reason.PHOTO_DISK_ERROR if error.errno in DISK_ERRORS else Reason.PHOTO_UNREADABLE
-    return PhotoError(reason, (error.strerror or "").lower())
-
-
-def too_large(size: int, limit: int) -> PhotoError:
-    return PhotoError(Reason.PHOTO_TOO_LARGE, _("{size} bytes, at most {limit}", size=size, limit=limit))
