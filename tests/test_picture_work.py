@@ -1,4 +1,4 @@
-"""A picture that would hold its decoder for minutes is refused before it is decoded, and what passes is soon decoded."""
+"""A picture that would hold its decoder for minutes is refused before that, and what passes is soon decoded."""
 
 import io
 import itertools
