@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from batchupload.faults import text_of
 from batchupload.language import _
 from batchupload.logs import event
 from batchupload.model import Problem, Row
 from batchupload.reasons import Reason
+from batchupload.row_faults import text_of
 from batchupload.source import ManifestError
 from batchupload.survey import KnownRows
 from batchupload.threads import Threads

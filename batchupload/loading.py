@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from batchupload.ending import already_uploaded, faulty, good, not_tried_again, set_aside, unusable
-from batchupload.faults import Faults, text_of
 from batchupload.language import _
 from batchupload.logs import event
 from batchupload.model import AwayPhotos, Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
+from batchupload.row_faults import Faults, text_of
 from batchupload.settings import Settings
 from batchupload.sightings import Sightings
 from batchupload.site import Found, Site

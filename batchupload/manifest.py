@@ -12,12 +12,12 @@ from batchupload import delimited, jsonlines, workbook
 from batchupload.columns import EDGES, Columns, clean, find_columns, needed, require
 from batchupload.delimited import DELIMITERS, Delimited, Record
 from batchupload.expressions import Expression, expression
-from batchupload.faults import text_of
 from batchupload.jsonlines import JsonLines
 from batchupload.language import _
 from batchupload.lines import find_encoding
 from batchupload.model import Problem, Row
 from batchupload.reasons import Reason
+from batchupload.row_faults import text_of
 from batchupload.sheet import plain
 from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError, Source, open_bytes, open_source

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchupload.ending import after_last_attempt, not_tried_again, unsent
-from batchupload.faults import text_of
 from batchupload.feed import Feed
 from batchupload.loading import Loading
 from batchupload.model import Ending, Loaded, Order, Row, Standing
@@ -15,6 +14,7 @@ from batchupload.pace import Pace, Turn
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.retry import RetryPolicy
+from batchupload.row_faults import text_of
 from batchupload.settings import Settings
 from batchupload.site import Site
 from batchupload.stop import Stop

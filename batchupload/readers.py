@@ -14,13 +14,13 @@ from threading import Condition
 from types import TracebackType
 from typing import Self, TypeVar
 
-from batchupload.faults import text_of
 from batchupload.language import _
 from batchupload.logs import event
 from batchupload.model import Fetched, PhotoSet, Problem, Wanted, is_address
 from batchupload.photo_places import PhotoPlaces
 from batchupload.photos import FilesExhaustedError, Means, Mend, load_photos
 from batchupload.reasons import Reason
+from batchupload.row_faults import text_of
 from batchupload.shop_settings import PhotoSettings
 from batchupload.threads import Threads
 

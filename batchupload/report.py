@@ -17,9 +17,9 @@ from typing import Self, TypeVar, TypeVarTuple
 
 import aiofiles
 
-from batchupload.faults import text_of
 from batchupload.language import _
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, Ending, OwnColumn, Row, is_address
+from batchupload.row_faults import text_of
 from batchupload.sheet import REPORT_COLUMNS, neutral
 
 START, SEVERAL = "\ufeffline,order_id,".encode(), "\ufeffmanifest,line,".encode()

@@ -11,7 +11,7 @@ from conftest import Report, Shop, outcomes, send, send_to_sandbox, settings_for
 from PIL import Image
 
 from batchupload import attempt, loading, manifest, photos, pipeline, readers, recorder, report, site
-from batchupload.faults import MOST_IN_A_ROW
+from batchupload.row_faults import MOST_IN_A_ROW
 from batchupload.sandbox import Sandbox
 from batchupload.shop_settings import PhotoSettings
 

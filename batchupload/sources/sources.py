@@ -8,12 +8,12 @@ from typing import Self
 
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from batchupload.faults import text_of
 from batchupload.language import _
 from batchupload.logs import event
 from batchupload.model import Fetched, Problem, is_address
 from batchupload.photos import PhotoError
 from batchupload.reasons import Reason
+from batchupload.row_faults import text_of
 from batchupload.settings import RetrySettings, TimeoutSettings
 from batchupload.shop_settings import PhotoSettings
 from batchupload.sources.objects import Objects

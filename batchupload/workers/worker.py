@@ -11,12 +11,12 @@ from functools import partial
 
 from batchupload import __version__
 from batchupload.endpoint import Endpoint
-from batchupload.faults import text_of
 from batchupload.language import _, speak
 from batchupload.logs import event
 from batchupload.model import Attempt, AwayPhotos, Finding, PhotoSet, Problem, Verdict, Wanted
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
+from batchupload.row_faults import text_of
 from batchupload.site import Found, Site, ThisProcess
 from batchupload.stop import InterruptedAttemptError, Stop
 from batchupload.throttle import BYTES_CREDIT, Throttle
