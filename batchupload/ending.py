@@ -14,6 +14,8 @@ def unsent(row: Row, relation: Relation, seen: bool) -> Ending | None:
 
     `relation` is how it stands to the other rows, `seen` whether a row before it had the same order.
     """
+    if row.problem and row.problem.reason is Reason.MANIFEST_LOST:
+        return Ending(row, Outcome.DEFERRED, row.problem.reason, row.problem.detail)
     if row.problem:
         return Ending(row, Outcome.INVALID, row.problem.reason, row.problem.detail)
     if relation is Relation.CONFLICT:
@@ -76,9 +78,13 @@ def not_tried_again(order: Order, seconds: float, reason: Reason, detail: str = 
     return _ending(order, seconds, Outcome.UNKNOWN if doubtful else Outcome.DEFERRED, reason, detail)
 
 
-def broken_off(order: Order, seconds: float, reason: Reason) -> Ending:
-    """The ending of an order whose send was under way when something of ours broke: what became of it is not known."""
-    return _ending(order, seconds, Outcome.UNKNOWN, reason)
+def faulty(order: Order, seconds: float, text: str, *, sending: bool) -> Ending:
+    """The ending of an order that met a fault of ours, described by `text`.
+
+    If it was `sending`, or was sent before, what became of it may not be known.
+    """
+    doubtful = sending or _doubtful(order) or order.standing.doubtful_run
+    return _ending(order, seconds, Outcome.UNKNOWN if doubtful else Outcome.FAILED, Reason.INTERNAL_ERROR, text)
 
 
 def unusable(order: Order, seconds: float, problem: Problem) -> Ending:

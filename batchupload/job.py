@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import itertools
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from batchupload import __version__, run_log
 from batchupload.bounds import what_bounded
 from batchupload.deadline import Deadline
 from batchupload.fault import OnRecord, on_record
+from batchupload.feed import Feed, Manifest
 from batchupload.inputs import open_manifests
 from batchupload.language import _
 from batchupload.ledger import Ledger, open_ledger
@@ -147,9 +147,8 @@ async def _execute(wish: Wish, settings: Settings, plan: Plan, record: OnRecord)
         pace = Pace(settings.pace, settings.retry, stop, loop.time, rate)
         row_log = RowLog(ledger.run if ledger else None, manifests, mask_orders=settings.log.mask_orders)
         recorder = Recorder(ledger, report, tally, stop, row_log=row_log, max_failures=settings.pace.max_failures)
-        pipeline = Pipeline(
-            settings, plan.survey, site, readers, pace, stop, recorder, send=wish.send, force=wish.force
-        )
+        pipeline = Pipeline(settings, plan.survey, site, pace, stop, recorder, send=wish.send, force=wish.force)
+        feed = _feed(plan, wish, settings)
         stack.enter_context(answered_on(loop, _answer_to(stop, settings.timeouts.drain)))
         as_events = settings.log.format == "json" and not wish.quiet
         display = EventDisplay() if as_events else display_for(quiet=wish.quiet, verbose=wish.verbose)
@@ -169,7 +168,7 @@ async def _execute(wish: Wish, settings: Settings, plan: Plan, record: OnRecord)
             if plan.deadline
             else None,
         ):
-            await pipeline.run(itertools.islice(_rows(plan.layouts, wish, settings), wish.limit))
+            await pipeline.run(feed)
         await recorder.finish()
         seconds = loop.time() - started
         summary = Summary(
@@ -181,8 +180,8 @@ async def _execute(wish: Wish, settings: Settings, plan: Plan, record: OnRecord)
             recorder.lost or stop.cause,
             stop.detail,
             stop.signal,
-            _incomplete(total - tally.rows) if stop.impatient else str(pipeline.broken or "") or _changed(plan),
-            _again(wish, settings, path, manifests, whole=tally.rows >= total or not stop.impatient),
+            _incomplete(total - tally.rows) if stop.impatient else str(feed.broken or "") or _changed(plan),
+            _again(wish, settings, path, manifests, whole=not feed.broken and _is_whole(stop, tally, total)),
             ("batchupload", "release", *wish.standing),
             ledger.run if ledger else None,
             records.died,
@@ -278,6 +277,16 @@ def _rows(layouts: Sequence[Layout], wish: Wish, settings: Settings) -> Iterator
         yield from read_rows(layout, settings.manifest, wish.only)
 
 
+def _feed(plan: Plan, wish: Wish, settings: Settings) -> Feed:
+    """The rows of all manifests, to be read once more; of each as many as `--limit` leaves for it."""
+    manifests, left = [], wish.limit
+    for layout in plan.layouts:
+        known = plan.survey.known.get(layout.path)
+        manifests.append(Manifest(read_rows(layout, settings.manifest, wish.only), known, left))
+        left = left and max(0, left - (known.count if known else 0))
+    return Feed(manifests)
+
+
 def _own(layouts: Sequence[Layout]) -> list[OwnColumn]:
     """The own columns of all manifests, each once."""
     return list(dict.fromkeys(column for layout in layouts for _, column in layout.columns.own))
@@ -310,6 +319,10 @@ def _answer_to(stop: Stop, drain: float) -> Callable[[int], None]:
         remark("stop_asked", text.removesuffix("\n"), signal=name_of(number))
 
     return answer
+
+
+def _is_whole(stop: Stop, tally: Tally, total: int) -> bool:
+    return tally.rows >= total or not stop.impatient
 
 
 def _incomplete(rows: int) -> str:

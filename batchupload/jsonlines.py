@@ -47,7 +47,12 @@ def read_records(source: Source, form: JsonLines, header: Sequence[str]) -> Iter
     """One for each line with something in it."""
     for line, found in _objects(source, form.encoding):
         if isinstance(found, dict):
-            yield line, [_text(found.get(key)) for key in header], None
+            try:
+                cells = [_text(found.get(key)) for key in header]
+            except RecursionError:
+                yield line, [], Problem(Reason.ROW_UNREADABLE, _("nested too deep"))
+                continue
+            yield line, cells, None
         else:
             yield line, [], found
 

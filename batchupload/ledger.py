@@ -240,6 +240,14 @@ class Ledger:
         if self._failure:
             return
         try:
+            self._transaction(batch)
+        except (ValueError, OverflowError):  # no value of one row may cost the others their place
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            self._transaction([(statement, tuple(map(_storable, row))) for statement, row in batch])
+
+    def _transaction(self, batch: list[Write]) -> None:
+        try:
             self._database.execute("BEGIN IMMEDIATE")
             for statement, writes in groupby(batch, itemgetter(0)):
                 rows = [row for _, row in writes]
@@ -321,6 +329,13 @@ def read_released(database: sqlite3.Connection, order_ids: Iterable[str]) -> Map
         (json.dumps(list(order_ids)),),
     )
     return dict(found.fetchall())
+
+
+def _storable(value: object) -> object:
+    """The value, or the nearest that the database takes: it has no half characters, and integers of 64 bits."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return str(value) if isinstance(value, int) and abs(value) >= 1 << 63 else value
 
 
 def _named(manifests: Iterable[Path]) -> str:

@@ -4,12 +4,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from batchupload.ending import already_uploaded, good, not_tried_again, set_aside, unusable
+from batchupload.ending import already_uploaded, faulty, good, not_tried_again, set_aside, unusable
 from batchupload.language import _
 from batchupload.logs import event
 from batchupload.model import AwayPhotos, Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
+from batchupload.row_faults import Faults, text_of
 from batchupload.settings import Settings
 from batchupload.sightings import Sightings
 from batchupload.site import Found, Site
@@ -22,6 +23,10 @@ BYTES_AT_ONCE = 4 << 20
 """Bytes of the photos that are read at a time, about: fewer orders where they are large."""
 SHARE_AT_ONCE = 8
 """Where so many sends are allowed, one order more at a time is little beside what they hold."""
+MACHINE_FAULTS = frozenset(
+    {Reason.PHOTO_NOT_FETCHED, Reason.PHOTO_DECODE_TIMEOUT, Reason.PHOTO_FOLDER_GONE, Reason.PHOTO_DISK_ERROR}
+)
+"""Why photos could not be had, with nothing known against them: another run may."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +56,7 @@ class Loading:
         self._elapsed = elapsed
         self._send = send
         self._force = force
+        self._faults = Faults(stop)
         self._set_size = BYTES_AT_ONCE
         self._sightings = Sightings(rows) if settings.photos.warn else None
         self._quarantine_after = settings.retry.quarantine_after
@@ -62,21 +68,34 @@ class Loading:
         return max(1, min(ORDERS_AT_ONCE, max(BYTES_AT_ONCE // self._set_size, concurrency // SHARE_AT_ONCE)))
 
     async def load(self, orders: Sequence[Order]) -> tuple[list[Loaded], list[Ending]]:
-        """Those to be sent, and the endings of the others."""
+        """Those to be sent, and the endings of the others. A fault at one order is that order's."""
+        steps = await self._read(orders)
+        loaded = [step for step in steps if isinstance(step, Loaded)]
+        endings = [step for step in steps if isinstance(step, Ending)]
+        begun = await self._begun(loaded) if loaded else []
+        return (
+            [step for step in begun if isinstance(step, Loaded)],
+            endings + [step for step in begun if isinstance(step, Ending)],
+        )
+
+    async def _begun(self, loaded: Sequence[Loaded]) -> Sequence[Ending | Loaded]:
+        """The same orders, once it is on record that they are sent; or the endings of those that may not be."""
         try:
-            steps = await self._read(orders)
-            loaded = [step for step in steps if isinstance(step, Loaded)]
-            endings = [step for step in steps if isinstance(step, Ending)]
-            if loaded and not await self._recorder.begin(loaded):
-                endings += [self.left(one.order) for one in loaded]
-                for one in loaded:
-                    self._site.drop(one.photo_set)
-                loaded = []
-        except Exception:  # a boundary: whatever is wrong in here, each row gets its ending, and the run stops
-            log.exception(_("An internal fault near line %d of %s"), orders[0].row.line, orders[0].row.manifest.name)
-            self._stop.ask(Reason.INTERNAL_ERROR)
-            return [], [not_tried_again(order, self._elapsed(order), Reason.INTERNAL_ERROR) for order in orders]
-        return loaded, endings
+            if await self._recorder.begin(loaded):
+                return loaded
+            endings = [self.left(one.order) for one in loaded]
+        except Exception as error:  # noqa: BLE001 - a boundary: the other orders go on
+            if len(loaded) > 1:
+                return [step for one in loaded for step in await self._begun([one])]
+            endings = [self.fault(loaded[0].order, text_of(error))]
+        for one in loaded:
+            self._site.drop(one.photo_set)
+        return endings
+
+    def fault(self, order: Order, text: str, *, sending: bool = False) -> Ending:
+        """The ending of an order that met a fault of ours; `sending` if its send may have been under way."""
+        self._faults.met(order.row, text)
+        return faulty(order, self._elapsed(order), text, sending=sending)
 
     def left(self, order: Order) -> Ending:
         """The ending of an order that the end of the run finds before its send."""
@@ -89,14 +108,31 @@ class Loading:
             found = await self._site.look([order.wanted for order in orders])
         except InterruptedAttemptError:
             return [self.left(order) for order in orders]
+        except Exception as error:  # noqa: BLE001 - a boundary: whichever order is at fault, the others go on without it
+            if len(orders) > 1:
+                return [step for order in orders for step in await self._read([order])]
+            return [self.fault(orders[0], text_of(error))]
         sizes = [one.size for one in found if isinstance(one, PhotoSet | AwayPhotos)]
         self._set_size = max(sizes, default=self._set_size)
-        return [self._looked_at(order, one) for order, one in zip(orders, found, strict=True)]
+        return [self._judged(order, one) for order, one in zip(orders, found, strict=True)]
+
+    def _judged(self, order: Order, found: Found) -> Ending | Loaded:
+        try:
+            return self._looked_at(order, found)
+        except Exception as error:  # noqa: BLE001 - the same boundary
+            if isinstance(found, PhotoSet | AwayPhotos):
+                self._site.drop(found)
+            return self.fault(order, text_of(error))
 
     def _looked_at(self, order: Order, found: Found) -> Ending | Loaded:
+        if isinstance(found, Problem) and found.reason is Reason.INTERNAL_ERROR:
+            return self.fault(order, found.detail)
+        self._faults.none()
         if isinstance(found, Reason):
+            if found is Reason.READERS_LOST:
+                self._stop.ask(found)
             return not_tried_again(order, self._elapsed(order), found)
-        if isinstance(found, Problem) and found.reason is Reason.PHOTO_NOT_FETCHED:
+        if isinstance(found, Problem) and found.reason in MACHINE_FAULTS:
             return not_tried_again(order, self._elapsed(order), found.reason, found.detail)
         if isinstance(found, Problem):
             return unusable(order, self._elapsed(order), found)

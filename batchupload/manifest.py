@@ -1,6 +1,7 @@
 """Records of a manifest → rows, whatever form it has: the first stage of the flow."""
 
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from batchupload.language import _
 from batchupload.lines import find_encoding
 from batchupload.model import Problem, Row
 from batchupload.reasons import Reason
+from batchupload.row_faults import text_of
 from batchupload.sheet import plain
 from batchupload.shop_settings import ManifestSettings
 from batchupload.source import ManifestError, Source, open_bytes, open_source
 from batchupload.workbook import Number, Workbook
 
 Form = Delimited | JsonLines | Workbook
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,12 @@ def read_rows(layout: Layout, settings: ManifestSettings, only: frozenset[str] =
     for line, cells, problem in read_cells(layout):
         if only and (outcome is None or len(cells) <= outcome or cells[outcome].strip().lower() not in only):
             continue
-        yield _row(layout, line, cells, problem, pattern, settings.required)
+        try:
+            row = _row(layout, line, cells, problem, pattern, settings.required)
+        except Exception as error:
+            log.exception(_("An internal fault at line %d of %s"), line, layout.path.name)
+            row = Row(layout.path, line, "", {}, {}, Problem(Reason.INTERNAL_ERROR, text_of(error)))
+        yield row
 
 
 def has_numbers(layout: Layout) -> bool:

@@ -8,17 +8,24 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
 # Importing the plugins loads the decoders now, not in a worker thread.
-from PIL import Image, MpoImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, MpoImagePlugin, PngImagePlugin
 from xxhash import xxh3_128_digest
 
 from batchupload.language import N_, _
 from batchupload.model import Note, NoteKind, Photo, PhotoSet, Problem
+from batchupload.photo_errors import FilesExhaustedError as FilesExhaustedError
+from batchupload.photo_errors import PhotoError as PhotoError
+from batchupload.photo_errors import damage as damage
+from batchupload.photo_errors import too_large as too_large
+from batchupload.photo_errors import unreadable
+from batchupload.picture_work import MOST_SIDE, TooComplexError, check_parts, memory_kept
 from batchupload.reasons import Reason
 from batchupload.set_checks import Glimpse, Looks, looks_of, warnings_of
 from batchupload.shop_settings import PhotoSettings
@@ -32,6 +39,7 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Some cameras put restart markers into the coded data: RST0 to RST7, and round again.
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _RESTARTS = bytes(range(0xD0, 0xD8))
+_PIECE = 1 << 18
 _OTHER_TYPES = (
     (0, b"GIF8", "GIF"),
     (0, b"%PDF", "PDF"),
@@ -49,26 +57,34 @@ _OTHER_TYPES = (
     (0, b"{", "JSON"),
 )
 
-DECODER_ERRORS = (UnidentifiedImageError, OSError, ValueError, SyntaxError, IndexError, KeyError, struct.error)
-"""Pillow's decoders raise all of these on damaged files (its documentation promises no one type)."""
+BYTES_PER_PIXEL = 4
+"""Memory that decoding may take for each of `photos.max_pixels`."""
+LARGE = 16 << 20
+"""Bytes of a picture from which on its decoding waits for its turn, so that several at a time stay within bounds."""
 Mend = Callable[[bytes], tuple[bytes, str]]
 """A photo → one that can be sent, and what was done to it. Raises `PhotoError`."""
+Room = Callable[[int], AbstractContextManager[None]]
+"""Waits until so many bytes of memory may be taken."""
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Without O_NONBLOCK the opening of a pipe would wait for a writer."""
 
 
-class PhotoError(Exception):
-    """A photo can't be sent; carries the `problem`."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.problem = Problem(reason, detail)
+def _unbounded(size: int) -> AbstractContextManager[None]:
+    del size
+    return nullcontext()
 
 
-class FilesExhaustedError(Exception):
-    """This machine is out of open files: nothing is wrong with the photo."""
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What there is beside the disk for the photos of one order."""
+
+    mend: Mend | None = None
+    """Makes of each photo the one that is sent."""
+    room: Room = _unbounded
+    decoding: Callable[[str], object] = str
+    """Is told which field's photo the decoder begins with, and of none while files are read."""
 
 
 def load_photos(
@@ -77,13 +93,12 @@ def load_photos(
     settings: PhotoSettings,
     trusted: bytes | None = None,
     fetched: Mapping[str, bytes] = MappingProxyType({}),
-    mend: Mend | None = None,
+    means: Means = Means(),
 ) -> PhotoSet | Problem:
     """Read and validate the photos of one order, but for reading those that were `fetched` already.
 
     Paths are relative to `settings.root`, or else to `folder`. A set with the digest `trusted`, which was validated
-    before, is not decoded again. With `mend` each photo is what that makes of it. Raises
-    `FilesExhaustedError`.
+    before, is not decoded again. Raises `FilesExhaustedError`.
     """
     photos: list[Photo] = []
     contents: list[bytes] = []
@@ -91,9 +106,11 @@ def load_photos(
     with Folders(settings.root or folder, settings.allow_outside_root) as folders:
         for field, path in paths.items():
             try:
+                means.decoding("")
                 content = fetched.get(field) or read_photo(path, folders, settings.read_limit)
-                if mend:
-                    content, done = mend(content)
+                if means.mend:
+                    means.decoding(field)
+                    content, done = means.mend(content)
                     notes += [Note(NoteKind.REPAIRED, f"{field}: {done}")] * bool(done)
                 contents.append(content)
                 photos.append(Photo(field, content, media_type_of(content)))
@@ -112,7 +129,8 @@ def load_photos(
     glimpses: dict[str, Glimpse] = {}
     for photo, content in zip(photos, contents, strict=True):
         try:
-            glimpses[photo.field] = validate(content, settings)
+            means.decoding(photo.field)
+            glimpses[photo.field] = validate(content, settings, means.room)
         except PhotoError as error:
             return _problem(photo.field, error)
     if settings.warn and (warned := warnings_of(glimpses, settings.small_side)):
@@ -130,8 +148,10 @@ def read_photo(path: str, folders: "Folders", most: int) -> bytes:
         descriptor = folders.open(path)
     except (FileNotFoundError, NotADirectoryError):
         raise PhotoError(Reason.PHOTO_MISSING, "") from None
+    except UnicodeError:  # half a character
+        raise PhotoError(Reason.PHOTO_MISSING, "") from None
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -143,7 +163,7 @@ def read_photo(path: str, folders: "Folders", most: int) -> bytes:
         while len(content) not in {status.st_size, most + 1} and (more := os.read(descriptor, 1 << 16)):
             content = (content + more)[: most + 1]
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     finally:
         os.close(descriptor)
     if len(content) > most:
@@ -165,16 +185,45 @@ def media_type_of(content: bytes) -> str:
     raise PhotoError(Reason.PHOTO_WRONG_TYPE, "")
 
 
-def validate(content: bytes, settings: PhotoSettings) -> Glimpse:
+def validate(content: bytes, settings: PhotoSettings, room: Room = _unbounded) -> Glimpse:
     """Hold one picture to the level of `settings`, which is not `off`; what was seen of it. Raises `PhotoError`."""
     width, height = size_of(content)
-    if width * height > settings.max_pixels:
+    check_pixels(width, height, settings.max_pixels)
+    looks = None
+    if settings.validate_ == "full":
+        memory = memory_of(content, settings.max_pixels)
+        with room(memory) if memory >= LARGE else nullcontext():
+            looks = _decode(content, settings)
+    return Glimpse((width, height), looks)
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Raise `PhotoError` where a picture of this size is too large to be decoded."""
+    if width * height > max_pixels:
         raise PhotoError(
             Reason.PHOTO_TOO_MANY_PIXELS,
-            _("{width} × {height}, at most {max_pixels}", width=width, height=height, max_pixels=settings.max_pixels),
+            _("{width} × {height}, at most {max_pixels}", width=width, height=height, max_pixels=max_pixels),
         )
-    looks = _decode(content, settings) if settings.validate_ == "full" else None
-    return Glimpse((width, height), looks)
+    if max(width, height) > MOST_SIDE:
+        raise PhotoError(
+            Reason.PHOTO_TOO_MANY_PIXELS,
+            _("{width} × {height}, at most {most} along one side", width=width, height=height, most=MOST_SIDE),
+        )
+
+
+def memory_of(content: bytes, max_pixels: int) -> int:
+    """Bytes that decoding it at its least takes. Raises `PhotoError` where that, or its work, is more than allowed."""
+    try:
+        check_parts(content)
+        kept = memory_kept(content)
+    except TooComplexError as error:
+        raise PhotoError(Reason.PHOTO_TOO_COMPLEX, str(error)) from None
+    most = max_pixels * BYTES_PER_PIXEL
+    if kept > most:
+        text = _("progressive: to decode it takes {kept:,} MB, at most {most:,}", kept=kept >> 20, most=most >> 20)
+        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, text)
+    width, height = size_of(content)
+    return kept or width * height * BYTES_PER_PIXEL // (1 if content.startswith(_PNG_START) else 64)
 
 
 def size_of(content: bytes) -> tuple[int, int]:
@@ -221,17 +270,8 @@ def _decode(content: bytes, settings: PhotoSettings) -> Looks | None:
             picture.draft("L", (1, 1))  # JPEG: at an eighth of the size; the whole file is read all the same
             picture.load()
             return looks_of(picture) if settings.warn else None
-    except PhotoError:
-        raise
-    except Image.DecompressionBombError:
-        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, _("more than the decoder takes")) from None
-    except DECODER_ERRORS as error:
-        raise damage(error) from None
-
-
-def damage(error: Exception) -> PhotoError:
-    """What a decoder's error says of the photo."""
-    return PhotoError(Reason.PHOTO_TRUNCATED if "truncated" in str(error) else Reason.PHOTO_CORRUPT, "")
+    except Exception as error:
+        raise damage(error) from error
 
 
 def check_end(content: bytes, picture: Image.Image, allow_trailing_data: bool) -> None:
@@ -269,8 +309,7 @@ def _jpeg_end(content: bytes, start: int) -> int:
     """Where the picture ends, all markers up to there being such as can be; decoders pass over those that can't."""
     at = start + 2
     while marker := _NEXT_MARKER.search(content, at):
-        restarts = b"".join(_RESTART.findall(content, at, marker.start()))
-        if restarts != (_RESTARTS * (len(restarts) // 8 + 1))[: len(restarts)]:
+        if not _restarts_in_turn(content, at, marker.start()):
             raise PhotoError(Reason.PHOTO_CORRUPT, "")
         kind, at = content[marker.start() + 1], marker.end()
         if kind == 0xD9:
@@ -280,6 +319,21 @@ def _jpeg_end(content: bytes, start: int) -> int:
         if kind != 0x01 and at + 2 <= len(content):  # every other marker but TEM has a length
             at += int.from_bytes(content[at : at + 2])
     raise PhotoError(Reason.PHOTO_TRUNCATED, "")
+
+
+def _restarts_in_turn(content: bytes, at: int, end: int) -> bool:
+    """Whether the restart markers there count up to 7 and begin anew. Looks piece by piece: there may be many."""
+    count = 0
+    while at < end:
+        upto = min(at + _PIECE, end)
+        upto += content[upto - 1] == 0xFF and upto < end  # no marker is cut in two
+        restarts = b"".join(_RESTART.findall(content, at, upto))
+        first = count % 8
+        if restarts != (_RESTARTS * (len(restarts) // 8 + 2))[first : first + len(restarts)]:
+            return False
+        count += len(restarts)
+        at = upto
+    return True
 
 
 class Folders:
@@ -352,15 +406,3 @@ def _refuse_special(status: os.stat_result) -> None:
     """Opening a device can already do something; so look before."""
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
         raise PhotoError(Reason.PHOTO_NOT_A_FILE, "")
-
-
-def _unreadable(error: OSError) -> Exception:
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        return FilesExhaustedError()
-    if error.errno in {errno.ELOOP, errno.EINVAL}:  # EINVAL: what was a link a moment ago is none when it is read
-        return PhotoError(Reason.PHOTO_OUTSIDE_ROOT, _("a link that leads round or was swapped in"))
-    return PhotoError(Reason.PHOTO_UNREADABLE, (error.strerror or "").lower())
-
-
-def too_large(size: int, limit: int) -> PhotoError:
-    return PhotoError(Reason.PHOTO_TOO_LARGE, _("{size} bytes, at most {limit}", size=size, limit=limit))

@@ -1,32 +1,43 @@
 """The job: rows → orders → photo sets → sends → endings → report, in one TaskGroup."""
 
 import asyncio
-import itertools
-import logging
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from batchupload.ending import after_last_attempt, broken_off, not_tried_again, unsent
-from batchupload.language import _
+from batchupload.ending import after_last_attempt, not_tried_again, unsent
+from batchupload.feed import Feed
 from batchupload.loading import Loading
 from batchupload.model import Ending, Loaded, Order, Row, Standing
 from batchupload.pace import Pace, Turn
-from batchupload.readers import Readers
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.retry import RetryPolicy
+from batchupload.row_faults import text_of
 from batchupload.settings import Settings
 from batchupload.site import Site
-from batchupload.source import ManifestError
 from batchupload.stop import Stop
 from batchupload.survey import Survey
 
 IN_HAND = 1000
 """Orders begun and not ended, at most: those at work, and those that wait for their retry (about 2 KB each)."""
-ROWS_AT_ONCE = 256
-"""Rows read at a time, off the loop."""
 QUEUED = 32
 """Orders that wait for the photo stage, and batches of endings that wait for the recorder."""
-log = logging.getLogger(__name__)
+PASS_OVER_SECONDS = 1.0
+"""How long a photo folder may keep `QUEUED` orders waiting before those of others pass by."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """The orders of one photo folder, so that one that hangs holds up no others."""
+
+    waiting: deque[Order] = field(default_factory=deque)
+    loaders: int = 0
+    """Tasks that load its photos."""
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    slow: bool = False
+    """Whether others pass by until it moves."""
 
 
 class Pipeline:
@@ -37,7 +48,6 @@ class Pipeline:
         settings: Settings,
         survey: Survey,
         site: Site,
-        readers: Readers,
         pace: Pace,
         stop: Stop,
         recorder: Recorder,
@@ -48,7 +58,6 @@ class Pipeline:
         self._settings = settings
         self._survey = survey
         self._site = site
-        self._readers = readers
         self._sends = send
         self._pace = pace
         self._stop = stop
@@ -59,67 +68,93 @@ class Pipeline:
         self._loaded: asyncio.Queue[list[Loaded] | None] = asyncio.Queue(1)
         self._ended: asyncio.Queue[tuple[Sequence[Ending], int] | None] = asyncio.Queue(QUEUED)
         self._room = asyncio.Semaphore(IN_HAND)
-        self.broken: ManifestError | None = None
-        """Why the manifests could not be read to their end, if so."""
+        self._in_hand = 0
+        self._lanes: dict[Path, Lane] = {}
 
-    async def run(self, rows: Iterator[Row]) -> None:
+    async def run(self, rows: Feed) -> None:
         """Bring every row to its ending."""
         async with asyncio.TaskGroup() as group:
             drain = group.create_task(self._stop.drained(self._settings.timeouts.drain))
             recorder = group.create_task(self._record())
-            loaders = [group.create_task(self._load()) for _ in range(self._site.loaders)]
+            group.create_task(self._route(group))
             if self._sends:
                 group.create_task(self._dispatch(group))
             await self._feed(rows)
             await self._orders.join()
-            for _ in loaders:
-                await self._orders.put(None)
+            await self._orders.put(None)
             await self._loaded.put(None)
             await self._ended.put(None)
             await recorder
             drain.cancel()
 
-    async def _feed(self, rows: Iterator[Row]) -> None:
+    async def _feed(self, rows: Feed) -> None:
         """Rows → orders that are to be sent, and the endings of the others; all of them, unless it must end at once."""
         seen = bytearray(len(self._survey.repeated))
-        while not self._stop.impatient and (batch := await self._read(rows)):
-            standings = await self._recorder.standings([row.order_id for row in batch if not row.problem])
+        while not self._stop.impatient and (batch := await rows.read(self._waits)):
+            standings = await self._standings(batch)
             endings: list[Ending] = []
             for row in batch:
-                place = self._survey.place(row)
-                ending = unsent(row, self._survey.relation(place), place is not None and bool(seen[place]))
-                if ending is None and place is not None:
-                    seen[place] = 1
-                order = Order(row, standings.get(row.order_id, Standing()))
-                if ending := ending or (self._loading.left(order) if self._stop.cause else None):
-                    endings.append(ending)
+                try:
+                    step = self._fed(row, standings.get(row.order_id, Standing()), seen)
+                except Exception as error:  # noqa: BLE001 - a boundary: a fault at one row is that row's
+                    step = self._loading.fault(Order(row), text_of(error))
+                if isinstance(step, Ending):
+                    endings.append(step)
                 else:
                     await self._room.acquire()
-                    await self._orders.put(order)
+                    self._in_hand += 1
+                    await self._orders.put(step)
             if endings:
                 await self._ended.put((endings, 0))
 
-    async def _read(self, rows: Iterator[Row]) -> list[Row]:
-        try:
-            return await self._readers.do(lambda: list(itertools.islice(rows, ROWS_AT_ONCE)))
-        except (ManifestError, TimeoutError) as error:
-            late = _("The manifest could not be read on in time. Check the disk, run again.")
-            self.broken = error if isinstance(error, ManifestError) else ManifestError(late)
-            return []
+    def _fed(self, row: Row, standing: Standing, seen: bytearray) -> Order | Ending:
+        place = self._survey.place(row)
+        ending = unsent(row, self._survey.relation(place), place is not None and bool(seen[place]))
+        if ending is None and place is not None:
+            seen[place] = 1
+        order = Order(row, standing)
+        return ending or (self._loading.left(order) if self._stop.cause else order)
 
-    async def _load(self) -> None:
-        """Orders → photo sets."""
-        while first := await self._orders.get():
-            orders = [first]
+    async def _standings(self, batch: Sequence[Row]) -> Mapping[str, Standing]:
+        return await self._recorder.standings([row.order_id for row in batch if not row.problem])
+
+    def _waits(self, seconds: float) -> bool:
+        """Whether a manifest that stalls for so long is still waited for: it costs nothing while others are at work."""
+        return not self._stop.at_once and (self._in_hand > 0 or seconds < self._settings.timeouts.photos)
+
+    async def _route(self, group: asyncio.TaskGroup) -> None:
+        """Orders → the lanes of their photo folders."""
+        while order := await self._orders.get():
+            lane = self._lanes.setdefault(self._settings.photos.root or order.row.manifest.parent, Lane())
+            if order.attempts:  # it has waited for its turn before
+                lane.waiting.appendleft(order)
+            else:
+                lane.waiting.append(order)
+            if lane.loaders < self._site.loaders:
+                lane.loaders += 1
+                group.create_task(self._load(lane))
+            while len(lane.waiting) >= QUEUED and not lane.slow:
+                lane.moved.clear()
+                try:
+                    async with asyncio.timeout(PASS_OVER_SECONDS):
+                        await lane.moved.wait()
+                except TimeoutError:
+                    lane.slow = True
+
+    async def _load(self, lane: Lane) -> None:
+        """Orders of one photo folder → photo sets, until none is left."""
+        while lane.waiting:
             most = self._loading.at_once(self._pace.concurrency)
-            while len(orders) < most and not self._orders.empty() and (more := self._orders.get_nowait()):
-                orders.append(more)
+            orders = [lane.waiting.popleft() for _ in range(min(most, len(lane.waiting)))]
+            lane.slow = False
+            lane.moved.set()
             loaded, endings = await self._loading.load(orders)
             if endings:
                 await self._end(endings)
             if loaded:
                 await self._loaded.put(loaded)
             del loaded  # nothing here keeps photos while it waits
+        lane.loaders -= 1
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """Photo sets → sends, as many at once as the pace allows, each a task of its own."""
@@ -144,11 +179,8 @@ class Pipeline:
         try:
             with self._pace.send(turn):
                 step = await self._attempt(loaded, turn)
-        except Exception:  # the same boundary as for photos; here the endpoint may have accepted
-            row = loaded.order.row
-            log.exception(_("An internal fault at line %d of %s"), row.line, row.manifest.name)
-            self._stop.ask(Reason.INTERNAL_ERROR)
-            step = broken_off(loaded.order, self._elapsed(loaded.order), Reason.INTERNAL_ERROR)
+        except Exception as error:  # noqa: BLE001 - the same boundary as for photos; here the endpoint may have accepted
+            step = self._loading.fault(loaded.order, text_of(error), sending=True)
         del loaded
         if isinstance(step, Ending):
             await self._end([step], sends=1)
@@ -168,6 +200,8 @@ class Pipeline:
         self._pace.learn(turn, attempt)
         order = order.after(attempt, photos.digest)
         elapsed = self._elapsed(order)
+        if attempt.finding.reason is Reason.INTERNAL_ERROR:  # at a worker
+            return self._loading.fault(order, attempt.finding.message, sending=True)
         if attempt.finding.reason is Reason.STOPPED:
             return not_tried_again(order, elapsed, self._stop.cause or Reason.STOPPED)
         delay = self._retry.next_delay(order.attempts, elapsed)
@@ -180,6 +214,7 @@ class Pipeline:
         await self._ended.put((endings, sends))
         for _ending in endings:
             self._room.release()
+            self._in_hand -= 1
             self._orders.task_done()
 
     def _elapsed(self, order: Order) -> float:

@@ -79,6 +79,10 @@ class Reason(Explained):
         "photo_too_many_pixels",
         "The picture has more pixels than photos.max_pixels: save it smaller.",
     )
+    PHOTO_TOO_COMPLEX = (
+        "photo_too_complex",
+        "The picture is stored in so odd a way that decoding it would take minutes: save it anew.",
+    )
     PHOTO_TRAILING_DATA = (
         "photo_trailing_data",
         "Something else follows the picture in the file: save it anew, or set photos.allow_trailing_data.",
@@ -168,4 +172,24 @@ class Reason(Explained):
         "Set aside: it failed with these photos night after night. See detail, mend it, then `batchupload release` it.",
     )
     PHOTO_READ_TIMEOUT = "photo_read_timeout", "Reading the photos took too long: check the disk or share, run again."
+    PHOTO_DECODE_TIMEOUT = (
+        "photo_decode_timeout",
+        "Decoding the photo took too long, and was given up: save it anew, or run again if this machine was busy.",
+    )
+    PHOTO_FOLDER_GONE = (
+        "photo_folder_gone",
+        "The photo folder, or what was in it, was gone in mid-run: bring it back (mount it), run again.",
+    )
+    PHOTO_DISK_ERROR = (
+        "photo_disk_error",
+        "The disk or share failed while the photo was read (see detail): check it, run again.",
+    )
+    READERS_LOST = (
+        "readers_lost",
+        "The run ended early because decoding hung again and again: see photo_decode_timeout in the report.",
+    )
+    MANIFEST_LOST = (
+        "manifest_lost",
+        "The manifest could not be read on to this row in mid-run: see the summary, run the same command again.",
+    )
     INTERNAL_ERROR = "internal_error", "A fault in batchupload itself; please report it with the message on the screen."

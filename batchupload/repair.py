@@ -8,8 +8,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, BinaryIO
@@ -26,7 +25,18 @@ from batchupload.metadata import (
     without_metadata,
 )
 from batchupload.model import BatchuploadError
-from batchupload.photos import DECODER_ERRORS, PhotoError, check_end, damage, media_type_of, size_of, too_large
+from batchupload.photos import (
+    PhotoError,
+    Room,
+    check_end,
+    check_pixels,
+    damage,
+    media_type_of,
+    memory_of,
+    size_of,
+    too_large,
+)
+from batchupload.picture_work import TooComplexError, check_parts
 from batchupload.reasons import Reason
 from batchupload.shop_settings import PhotoSettings
 
@@ -64,9 +74,6 @@ _BAND = 16
 """Rows of each band of a sample: the height of JPEG's blocks where colour has half the resolution."""
 _SHARE = 20
 
-Room = Callable[[int], AbstractContextManager[None]]
-"""Waits until so many bytes of memory may be taken."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Source:
@@ -90,6 +97,10 @@ def repair(content: bytes, settings: PhotoSettings, room: Room) -> tuple[bytes, 
     if _HEIC.match(content):
         return _encoded_anew(content, settings, room, UPRIGHT, heic=True) if "heic" in wanted else (content, "")
     media_type_of(content)
+    try:
+        check_parts(content)
+    except TooComplexError as error:
+        raise PhotoError(Reason.PHOTO_TOO_COMPLEX, str(error)) from None
     kept = content
     if "metadata" in wanted:
         kept = without_metadata(content, cut_behind=settings.allow_trailing_data)
@@ -116,25 +127,13 @@ def require_decoders(settings: PhotoSettings) -> None:
 def _encoded_anew(content: bytes, settings: PhotoSettings, room: Room, turn: int, *, heic: bool) -> tuple[bytes, str]:
     try:
         width, height = _heif().open_heif(content).size if heic else size_of(content)
-        if width * height > settings.max_pixels:
-            raise PhotoError(
-                Reason.PHOTO_TOO_MANY_PIXELS,
-                _(
-                    "{width} × {height}, at most {max_pixels}",
-                    width=width,
-                    height=height,
-                    max_pixels=settings.max_pixels,
-                ),
-            )
-        with room(width * height * (HEIC_BYTES_PER_PIXEL if heic else BYTES_PER_PIXEL)):
+        check_pixels(width, height, settings.max_pixels)
+        kept = 0 if heic else memory_of(content, settings.max_pixels)
+        with room(width * height * (HEIC_BYTES_PER_PIXEL if heic else BYTES_PER_PIXEL) + kept):
             source = _from_heic(content, settings) if heic else _decoded(content, settings, turn)
             repaired, side = _encoded(source, len(content), settings)
-    except PhotoError:
-        raise
-    except Image.DecompressionBombError:
-        raise PhotoError(Reason.PHOTO_TOO_MANY_PIXELS, _("more than the decoder takes")) from None
-    except (*DECODER_ERRORS, RuntimeError, EOFError) as error:  # the last two: pillow-heif
-        raise damage(error) from None
+    except Exception as error:
+        raise damage(error) from error
     done = [_("HEIC to JPEG")] if heic else []
     if len(content) > settings.max_bytes or side:
         done.append(_("resized {before} → {after}", before=_size(len(content)), after=_size(len(repaired))))

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import errno
 import io
+import logging
 import math
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ import aiofiles
 
 from batchupload.language import _
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, Ending, OwnColumn, Row, is_address
+from batchupload.row_faults import text_of
 from batchupload.sheet import REPORT_COLUMNS, neutral
 
 START, SEVERAL = "\ufeffline,order_id,".encode(), "\ufeffmanifest,line,".encode()
@@ -27,6 +29,8 @@ WRITE_SECONDS = 60.0
 
 LOOK_SECONDS = 1.0
 """Time between two looks whether the file was removed or replaced; a run comes to its end only after one more."""
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 A = TypeVarTuple("A")
@@ -182,7 +186,7 @@ class Report:
     async def record(self, endings: Sequence[Ending]) -> None:
         """Add a row for each. Raises `ReportLostError`; then none of them can be relied on to be in the file."""
         async with self._bounded():
-            await self._write(_lines(self._cells(ending) for ending in endings))
+            await self._write(_lines(map(self._row, endings)))
             now = asyncio.get_running_loop().time()
             if now - self._looked >= LOOK_SECONDS:
                 self._looked = now
@@ -220,6 +224,18 @@ class Report:
             await self._file.truncate(self._size)  # no half line stays behind
             raise
         self._size += size
+
+    def _row(self, ending: Ending) -> list[str]:
+        """The cells of a row. If they can't be made, what counts is there all the same."""
+        try:
+            return self._cells(ending)
+        except Exception as error:
+            row = ending.row
+            log.exception(_("An internal fault at line %d of %s"), row.line, row.manifest.name)
+            detail = "; ".join(part for part in (ending.detail, text_of(error)) if part)
+            cells = [str(row.line), row.order_id, ending.outcome, ending.reason, detail]
+            cells += [""] * (len(REPORT_COLUMNS) - len(cells) + len(self._more_photos) + len(self._own))
+            return [str(row.manifest), *cells] if self._several else cells
 
     def _cells(self, ending: Ending) -> list[str]:
         row, finding = ending.row, ending.finding

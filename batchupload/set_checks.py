@@ -28,6 +28,9 @@ STEPS_TO_SEE = 8
 BLANK_LEVELS, BLANK_SHARE = 12, 0.998
 """A picture is blank where nearly all of it lies within so many levels of 255, the sensor's noise averaged away."""
 
+BAND_PIXELS = 1 << 20
+"""Pixels of a band of a PNG, whose decoder gives no smaller picture."""
+
 _RIGHT = itemgetter(*(ACROSS * row + column + 1 for row in range(DOWN) for column in range(ACROSS - 1)))
 _LEFT = itemgetter(*(ACROSS * row + column for row in range(DOWN) for column in range(ACROSS - 1)))
 
@@ -53,14 +56,25 @@ def looks_of(picture: Image.Image) -> Looks | None:
     if picture.mode.startswith(("I", "F")):
         return None
     if picture.format == "PNG" or picture.mode != "L":  # to an eighth, as JPEG's decoder gives it
-        if picture.mode not in {"L", "RGB", "RGBA", "LA"}:
-            picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-        picture = _grey(picture.reduce(max(1, min(8, picture.width // (4 * ACROSS), picture.height // (4 * DOWN)))))
+        picture = _smaller(picture, max(1, min(8, picture.width // (4 * ACROSS), picture.height // (4 * DOWN))))
     grid = picture.resize((ACROSS, DOWN), Image.Resampling.BOX, reducing_gap=4 if _is_large(picture) else None)
     levels = grid.tobytes()
     # What differs among the cells of the grid needs no closer look.
     blank = max(levels) - min(levels) < 2 * BLANK_LEVELS and _is_blank(picture.histogram())
     return Looks(levels, blank)
+
+
+def _smaller(picture: Image.Image, times: int) -> Image.Image:
+    """In grey, so many `times` smaller; band by band, for a whole picture in other colours would double its memory."""
+    size = -(-picture.width // times), -(-picture.height // times)
+    small = Image.new("L", size)
+    band = max(1, BAND_PIXELS // picture.width // times) * times
+    for top in range(0, picture.height, band):
+        part = picture.crop((0, top, picture.width, min(top + band, picture.height)))
+        if part.mode not in {"L", "RGB", "RGBA", "LA"}:
+            part = part.convert("RGBA" if picture.has_transparency_data else "RGB")
+        small.paste(_grey(part.reduce(times)), (0, top // times))
+    return small
 
 
 def warnings_of(glimpses: Mapping[str, Glimpse], small_side: int) -> list[Note]:

@@ -54,6 +54,7 @@ STOPPED_EARLY = frozenset(
         Reason.MAX_FAILURES,
         Reason.DEADLINE,
         Reason.WORKERS_LOST,
+        Reason.READERS_LOST,
     }
 )
 GO_ON = {
@@ -261,6 +262,8 @@ class Summary:
                 )
             if self.bounded:
                 lines += wrap(_("It was held back by {what}.", what=self.bounded.sentence), columns)
+        if faults := sum(count for (_, reason), count in tally.reasons.items() if reason is Reason.INTERNAL_ERROR):
+            lines += wrap(faults_told(faults), columns)
         if self.left_out:
             lines.append(
                 _("{count:,} rows beyond --limit were left alone; they are not in the report.", count=self.left_out)
@@ -313,6 +316,15 @@ class Summary:
         person = counts[Outcome.INVALID] + counts[Outcome.REJECTED] + aside
         what = what_is_left(self.tally.rows, person, sum(counts[outcome] for outcome in AGAIN) - aside)
         return _("Finished: {what_is_left}", what_is_left=what)
+
+
+def faults_told(count: int) -> str:
+    """What a person is to know of rows that met a fault of the program itself."""
+    rows = several(count, "{n:,} row", "{n:,} rows")
+    return _(
+        "{rows} met a fault in batchupload itself: please report it, with their detail and the lines above.",
+        rows=rows,
+    )
 
 
 def what_is_left(rows: int, person: int, again: int) -> str:

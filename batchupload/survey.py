@@ -1,15 +1,21 @@
 """The first pass over the manifests, before the first send: how many rows, and which orders stand twice."""
 
 import os
+import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import groupby
 from pathlib import Path
 
-from batchupload.model import Row, is_address
+from batchupload.model import Problem, Row, is_address
+
+PACKED_AT_ONCE = 4096
+"""Rows that are packed at a time."""
+MOST_ORDER_ID = 1000
+"""Characters of an order number that are kept; one that is longer is none."""
 
 
 class Relation(Enum):
@@ -35,6 +41,8 @@ class Survey:
     """
     conflicting: bytearray
     """For each of these 1 where its rows name different photos."""
+    known: "Mapping[Path, KnownRows]" = field(default_factory=dict)
+    """Manifest → its rows, by which each has its row in the report even if the manifest can't be read again."""
 
     def place(self, row: Row) -> int | None:
         """The place of the row's order among those that stand more than once, if it does."""
@@ -45,15 +53,50 @@ class Survey:
         return Relation.SINGLE if place is None else Relation.CONFLICT if self.conflicting[place] else Relation.SAME
 
 
+class KnownRows:
+    """Line and order number of each row of a manifest, packed to some 10 bytes a row."""
+
+    def __init__(self, manifest: Path) -> None:
+        self.count = 0
+        self._manifest = manifest
+        self._packer = zlib.compressobj(1)
+        self._packed: list[bytes] = []
+        self._fresh: list[bytes] = []
+
+    def add(self, row: Row) -> None:
+        """Know one more row."""
+        self.count += 1
+        order_id = row.order_id[:MOST_ORDER_ID].encode("unicode_escape")
+        self._fresh.append(b"%d %b\n" % (row.line, order_id))
+        if len(self._fresh) >= PACKED_AT_ONCE:
+            self._packed.append(self._packer.compress(b"".join(self._fresh)))
+            self._fresh.clear()
+
+    def rows(self, problem: Problem) -> Iterator[Row]:
+        """All of them, each with this `problem`, and without what else stood there."""
+        packer, unpacker = self._packer.copy(), zlib.decompressobj()
+        end = packer.compress(b"".join(self._fresh)) + packer.flush()
+        rest = b""
+        for packed in (*self._packed, end):
+            *lines, rest = (rest + unpacker.decompress(packed)).split(b"\n")
+            for text in lines:
+                line, _, order_id = text.partition(b" ")
+                yield Row(self._manifest, int(line), order_id.decode("unicode_escape"), {}, {}, problem)
+
+
 def survey(rows: Iterable[Row], root: Path | None) -> Survey:
-    """Read all rows once; 16 bytes are kept for each and 9 for each repeated order, and 40 more for a moment.
+    """Read all rows once; about 26 bytes are kept for each and 9 for each repeated order, and 40 more for a moment.
 
     `root` is the folder of all photos; None where each manifest has them in its own.
     """
     orders, photos = array("q"), array("q")
     count = 0
+    known: dict[Path, KnownRows] = {}
     for row in rows:
         count += 1
+        if row.manifest not in known:
+            known[row.manifest] = KnownRows(row.manifest)
+        known[row.manifest].add(row)
         if row.problem is None:
             orders.append(order_key(row))
             photos.append(hash((root or row.manifest.parent, *map(_plain, row.photos.values()))))
@@ -67,7 +110,7 @@ def survey(rows: Iterable[Row], root: Path | None) -> Survey:
         if seen[place] and photos_of[place] != photo_set:
             conflicting[place] = 1
         seen[place], photos_of[place] = 1, photo_set
-    return Survey(count, repeated, conflicting)
+    return Survey(count, repeated, conflicting, known)
 
 
 def order_key(row: Row) -> int:

@@ -27,6 +27,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from xxhash import xxh3_128_hexdigest
 
 from batchupload.endpoint import Form, MultipartBody
+from batchupload.feed import Feed, Manifest
 from batchupload.ledger import open_ledger
 from batchupload.ledger_file import connect
 from batchupload.manifest import open_manifest, read_rows
@@ -250,8 +251,8 @@ class World:
                 found = survey(read_rows(layout, settings.manifest), None)
                 with Readers(settings.timeouts.photos) as readers:
                     site = ThisProcess(settings, readers, endpoint, stop)
-                    pipeline = Pipeline(settings, found, site, readers, pace, stop, recorder)
-                    await pipeline.run(read_rows(layout, settings.manifest))
+                    pipeline = Pipeline(settings, found, site, pace, stop, recorder)
+                    await pipeline.run(Feed([Manifest(read_rows(layout, settings.manifest), found.known[layout.path])]))
                 assert stop.cause is None, stop.cause
             await ledger.end_run(datetime.now().astimezone(), '{"exit_code": 0}')
 

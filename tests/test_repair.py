@@ -28,7 +28,7 @@ from batchupload import repair as repair_file
 from batchupload import samples
 from batchupload.metadata import exif_of, orientation_of, without_metadata
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, PhotoSet
-from batchupload.photos import JPEG, PNG, PhotoError, load_photos, validate
+from batchupload.photos import JPEG, PNG, Means, PhotoError, load_photos, validate
 from batchupload.readers import Room
 from batchupload.repair import FLOOR, SIDES, repair, require_decoders
 from batchupload.sandbox import Sandbox
@@ -375,7 +375,7 @@ def test_a_heic_that_is_too_large_as_a_jpeg_is_made_smaller_only_where_that_is_a
 def test_a_heic_is_refused_as_ever_where_it_is_not_asked_for(tmp_path: Path) -> None:
     (tmp_path / "face.jpg").write_bytes(samples.HEIC_LIKE)
     settings = asked("resize")
-    found = load_photos({"face": "face.jpg"}, tmp_path, settings, mend=lambda c: repair(c, settings, anywhere))
+    found = load_photos({"face": "face.jpg"}, tmp_path, settings, means=Means(lambda c: repair(c, settings, anywhere)))
     assert not isinstance(found, PhotoSet)
     assert (found.reason, found.detail) == ("photo_wrong_type", "face: this is HEIC")
 

@@ -1,6 +1,7 @@
 """Photos from elsewhere: addresses → bytes in memory, with the limits that files have."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -8,13 +9,17 @@ from typing import Self
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from batchupload.language import _
+from batchupload.logs import event
 from batchupload.model import Fetched, Problem, is_address
 from batchupload.photos import PhotoError
 from batchupload.reasons import Reason
+from batchupload.row_faults import text_of
 from batchupload.settings import RetrySettings, TimeoutSettings
 from batchupload.shop_settings import PhotoSettings
 from batchupload.sources.objects import Objects
 from batchupload.sources.web import NotFetchedError, Web
+
+log = logging.getLogger(__name__)
 
 
 class Sources:
@@ -66,6 +71,9 @@ class Sources:
                 Reason.PHOTO_NOT_FETCHED,
                 _("{field}: not there after {seconds:g} s", field=field, seconds=self._seconds),
             )
+        except Exception as error:
+            log.exception(_("An internal fault with the photos of an order"), extra=event("internal_fault"))
+            return Problem(Reason.INTERNAL_ERROR, f"{field}: {text_of(error)}")
 
     async def _tried_again(self, address: str) -> bytes:
         retrying = AsyncRetrying(

@@ -1,6 +1,7 @@
 """A worker: reads, checks and sends photos for a run that decides elsewhere."""
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from functools import partial
 from batchupload import __version__
 from batchupload.endpoint import Endpoint
 from batchupload.language import _, speak
-from batchupload.model import AwayPhotos, PhotoSet, Problem
+from batchupload.logs import event
+from batchupload.model import Attempt, AwayPhotos, Finding, PhotoSet, Problem, Verdict, Wanted
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
-from batchupload.site import Site, ThisProcess
+from batchupload.row_faults import text_of
+from batchupload.site import Found, Site, ThisProcess
 from batchupload.stop import InterruptedAttemptError, Stop
 from batchupload.throttle import BYTES_CREDIT, Throttle
 from batchupload.workers.words import (
@@ -35,6 +38,8 @@ from batchupload.workers.words import (
 
 TAKE_SECONDS = 1.0
 """How long an answer is waited for at a time."""
+
+log = logging.getLogger(__name__)
 
 
 class Allotted:
@@ -118,6 +123,8 @@ class Worker:
                 problem = _(
                     "it can't read the photos below {folder}: have them there as they are here", folder=place.folder
                 )
+            if place.photo:
+                readers.know(place.folder, place.photo)
         endpoint = None
         if begin.send:
             endpoint = await stack.enter_async_context(Endpoint(settings.endpoint, settings.timeouts, self._bandwidth))
@@ -128,7 +135,7 @@ class Worker:
 
     async def _look(self, site: Site, ask: Look) -> None:
         try:
-            found = await site.look(ask.wanted)
+            found = await self._found(site, ask.wanted)
         except InterruptedAttemptError:
             self._say(Looked(ask.number, None))
             return
@@ -137,13 +144,31 @@ class Worker:
             if isinstance(one, PhotoSet):
                 self._held[key] = one
                 told.append(AwayPhotos(key, one.fields, one.size, one.digest, one.notes))
-            else:
+            elif not isinstance(one, AwayPhotos):
                 told.append(one)
         self._say(Looked(ask.number, tuple(told)))
 
+    async def _found(self, site: Site, wanted: Sequence[Wanted]) -> list[Found]:
+        """What is found of each order. A fault at one is that order's, and this worker goes on."""
+        try:
+            return await site.look(wanted)
+        except InterruptedAttemptError:
+            raise
+        except Exception as error:
+            if len(wanted) > 1:
+                return [found for one in wanted for found in await self._found(site, [one])]
+            log.exception(_("An internal fault with the photos of an order"), extra=event("internal_fault"))
+            return [Problem(Reason.INTERNAL_ERROR, text_of(error))]
+
     async def _send(self, site: Site, ask: Send) -> None:
         photos = self._held.pop(ask.key, None)
-        attempt = await site.send(ask.order_id, photos, ask.limit) if photos else None
+        started_at, began = datetime.now(UTC).astimezone(), self._loop.time()
+        try:
+            attempt = await site.send(ask.order_id, photos, ask.limit) if photos else None
+        except Exception as error:
+            log.exception(_("An internal fault while an order was sent"), extra=event("internal_fault"))
+            finding = Finding(Verdict.AMBIGUOUS, Reason.INTERNAL_ERROR, message=text_of(error))
+            attempt = Attempt(started_at, began, self._loop.time() - began, 0.0, 0, finding)
         self._say(Sent(ask.number, attempt, self._bandwidth.seconds_held))
 
     def _say(self, answer: Answer) -> None:
