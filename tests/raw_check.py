@@ -164,7 +164,7 @@ def _names(run: Run, attempts: Mapping[str, Attempt]) -> Iterator[Violation]:
             yield Violation("another's answer", order_id, f"{where} has the answer to {its_order}: {message}")
         elif attempt is None or attempt.order_id not in {order_id, NO_ORDER}:
             yield Violation("another's answer", order_id, f"{where} has an answer from no attempt of it: {message}")
-        elif index != "1":
+        elif index != "1" and not attempt.first.get("shared"):
             yield Violation("another's answer", order_id, f"{where} has answer {index} to its attempt: {message}")
 
 
@@ -217,7 +217,12 @@ def _lost(
     for record in run.ledger:
         named = NAMED.search(record["message"] or "")
         attempt = attempts.get(named[2]) if named else None
-        if attempt and attempt.taken and record["verdict"] in {"retry", "misaddressed", "rejected"}:
+        if (
+            attempt
+            and attempt.taken
+            and attempt.order_id == record["order_id"]
+            and record["verdict"] in {"retry", "misaddressed", "rejected"}
+        ):
             yield Violation("lost", record["order_id"], f"{attempt.name} was taken; the ledger: {record['verdict']}")
 
 
@@ -233,14 +238,19 @@ def _sent(run: Run, attempts: Mapping[str, Attempt]) -> Iterator[Violation]:
     for event in run.events:
         if event.what == "elsewhere":
             yield Violation("photos", NO_ORDER, "another address was contacted")
+        if event.what == "fault":
+            yield Violation("endpoint", NO_ORDER, f"a fault of this endpoint itself: {event.facts}")
     for attempt in attempts.values():
         order_id, request = attempt.order_id, attempt.request
         if not attempt.name.endswith(("-1", "-0")):
             yield Violation("connection", order_id, f"{attempt.name} is not the first request of its connection")
-        if request and (request["line"], request.get("host")) != (f"POST {PATH} HTTP/1.1", run.host):
-            yield Violation("photos", order_id, f"{attempt.name}: {request['line']} to {request.get('host')}")
-        if {"cookie", "authorization", "expect"} & request.keys() or request.get("twice"):
+        headers = request.get("headers", {})
+        if request and (request["line"], headers.get("host")) != (f"POST {PATH} HTTP/1.1", run.host):
+            yield Violation("photos", order_id, f"{attempt.name}: {request['line']} to {headers.get('host')}")
+        if {"cookie", "authorization", "expect"} & headers.keys() or request.get("twice"):
             yield Violation("photos", order_id, f"{attempt.name}: headers that it should not have: {request}")
+        if request and headers.get("connection", "").lower() != "close":
+            yield Violation("connection", order_id, f"{attempt.name} does not ask for the connection to be closed")
         if attempt.whole_at is not None:
             parts = [tuple(part) for part in attempt.parts if part[0] != "order_id"]
             if parts != list(run.photos.get(order_id, {}).items()) or attempt.more:

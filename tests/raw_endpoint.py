@@ -122,6 +122,9 @@ class RawEndpoint:
                 request.body()
         except (GoneError, OSError) as error:
             self.log.write(number, NO_ORDER, "ended", why=str(error) or type(error).__name__)
+        except Exception as error:
+            self.log.write(number, NO_ORDER, "fault", why=repr(error))
+            raise
         finally:
             with self._lock:
                 self._open.discard(connection)
@@ -154,6 +157,8 @@ class Request:
     length: int = 0
     answers: int = 0
     whole: bool = False
+    shared: bool = False
+    """Whether the second answer belongs to the body of the first."""
 
     @property
     def attempt(self) -> str:
@@ -197,7 +202,7 @@ class Request:
         kept = {
             name: values[name] for name in ("host", "cookie", "authorization", "connection", "expect") if name in values
         }
-        self.write("request", line=first, twice=twice, **kept)
+        self.write("request", line=first, twice=twice, headers=kept)
 
     def body(self) -> None:
         """Read the body as the plan has it, and do what the plan says."""
@@ -247,8 +252,8 @@ class Request:
 
     def _first_answer(self, plan: Plan, chance: random.Random) -> Answer:
         first = self._made(plan.kind, plan.framing, chance)
-        if plan.framing in ENDED_BY_CLOSE and plan.delivery in {"twice", "again later"}:
-            return Answer(first.cut_says, first.cut_says, first.status, "", first.content)  # both are one body
+        if plan.both_in_one_body:
+            return Answer(first.cut_says, first.cut_says, first.status, "", first.content)
         if plan.delivery == "half":
             return Answer(first.cut_says, first.cut_says, first.status, "", first.content)
         return first
@@ -259,7 +264,7 @@ class Request:
             self.write("taken")
 
     def _answer(self, plan: Plan, first: Answer, chance: random.Random) -> None:
-        content = first.content
+        content, self.shared = first.content, plan.both_in_one_body
         if plan.interim:
             self._send(plan.interim)
         if plan.delivery in {"late", "too late"}:
@@ -302,7 +307,7 @@ class Request:
         self.answers += 1
         self.write(
             "answer", index=self.answers, says=answer.says if complete else answer.cut_says, cut_says=answer.cut_says,
-            status=answer.status, code=answer.code, whole_body=self.whole, plain=plain,
+            status=answer.status, code=answer.code, whole_body=self.whole, plain=plain, shared=self.shared,
         )  # fmt: skip
         self._send(answer.content if content is None else content)
 

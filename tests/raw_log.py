@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-NO_ORDER = "-"
+NO_ORDER = "nobody"
 """Stands for an order number that the endpoint does not know."""
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 from raw_answers import ACCEPT, ENDED_BY_CLOSE, INTERIM, REFUSE, Kind, choose_framing, choose_kind
 
+PLAIN = "plain"
+"""Everything as it should be: the whole body, then one acceptance at once."""
 STRIKES = {"at the end": 30.0, "in the body": 10.0, "in the body, early": 4.0}
 ACTS = {
     "answer": 40.0,
@@ -49,9 +51,10 @@ class Plan:
     takes: bool
     """Whether the order is taken if neither answer nor lack of answer says otherwise."""
 
-
-PLAIN = "plain"
-"""Everything as it should be: the whole body, then one acceptance at once."""
+    @property
+    def both_in_one_body(self) -> bool:
+        """Whether the second answer belongs to the body of the first, by the rules of HTTP."""
+        return self.framing in ENDED_BY_CLOSE and self.delivery in {"twice", "again later"}
 
 
 def draw_plan(chance: random.Random, plain: float, patience: float) -> Plan:

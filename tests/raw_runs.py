@@ -2,7 +2,7 @@
 
 `python tests/raw_runs.py --orders 20000 --seed 1` plays rounds of up to 500 orders until there were that many; each
 round is three runs: over the manifest, over what its report left open, over the manifest again. A round depends on its
-seed: `--seed N --orders 1` plays round N alone. `PYTHONPATH` says which batchupload is tried; nothing else of it is used.
+seed: `--seed N --orders 1` plays round N alone. The batchupload tried is that of `PYTHONPATH`.
 """
 
 import argparse
@@ -211,8 +211,8 @@ def _certified(folder: Path) -> ssl.SSLContext:
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
     subprocess.run(
         [
-            openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-            "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", *files,
+            openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", *files,
         ],
         check=True, capture_output=True, timeout=30,
     )  # fmt: skip
@@ -237,7 +237,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
             more, found = play(plan, Path(name))
             if arguments.keep:
-                shutil.copytree(name, arguments.keep / f"round{seed}", ignore=shutil.ignore_patterns("HT*"))
+                shutil.copytree(
+                    name, arguments.keep / f"round{seed}", ignore=shutil.ignore_patterns("HT*"), dirs_exist_ok=True
+                )
         counts.update(more)
         for number, violation in found:
             rules[violation.rule] += 1
