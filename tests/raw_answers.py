@@ -122,7 +122,8 @@ FRAMINGS = {
 SPOILED = frozenset({"length too short", "length too long", "malformed"})
 ENDED_BY_CLOSE = frozenset({"until closed", "HTTP/1.0"})
 """Framings whose answer is whole only once the connection is closed in good order."""
-INTERIM = {b"": 20.0, b"HTTP/1.1 100 Continue\r\n\r\n": 2.0, b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n": 1.0}
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+INTERIM = {b"": 20.0, b"HTTP/1.1 100 Continue\r\n\r\n": 2.0, HINTS: 1.0}
 
 
 def choose_kind(chance: random.Random, says: str | None = None) -> Kind:

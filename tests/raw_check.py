@@ -6,7 +6,7 @@ The rules stand here as the contract has them; nothing of the program is importe
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raw_answers import ACCEPT, REFUSE
@@ -15,7 +15,7 @@ from raw_log import NO_ORDER, Event
 PATH = "/order/api/haoteam/getimg"
 NAMED = re.compile(r"(\S+) #(\d+-\d+)-(\d+)")
 """How each answer names its order, its attempt, and its place among the answers to it."""
-BUFFERS = 2 * 1024 * 1024
+BUFFERS = 512 * 1024
 """Bytes: more than all buffers between the program and the endpoint hold."""
 NOTES = ("an attempt before it may have been accepted", "what became of that is not known")
 """What `detail` of a refused order says if an attempt before the refusal may have been accepted."""
@@ -111,6 +111,9 @@ def attempts_of(events: Iterable[Event]) -> dict[str, Attempt]:
                 attempt.taken = True
             case "answer":
                 attempt.answers.append(event)
+            case "completed":
+                last = attempt.answers[-1]
+                attempt.answers[-1] = replace(last, facts={**last.facts, **event.facts})
     return found
 
 

@@ -7,6 +7,7 @@ connection 41. One thread serves each connection.
 
 import contextlib
 import hashlib
+import itertools
 import random
 import re
 import select
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from raw_answers import ACCEPT, AGAIN, ENDED_BY_CLOSE, NOWHERE, OPEN, REFUSE, Answer, Kind, choose_kind, made
+from raw_answers import ACCEPT, AGAIN, ENDED_BY_CLOSE, HINTS, NOWHERE, OPEN, REFUSE, Answer, Kind, choose_kind, made
 from raw_log import NO_ORDER, Log
 from raw_plans import PLAIN, Plan, draw_plan
 
@@ -51,6 +52,7 @@ class RawEndpoint:
         self._calm, self._stormy = calm, stormy
         self._tls = tls
         self._attempts: Counter[str] = Counter()
+        self._taken: set[str] = set()
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -135,11 +137,16 @@ class RawEndpoint:
         """What is done to the next request of this order."""
         with self._lock:
             self._attempts[order_id] += 1
-            number = self._attempts[order_id]
+            number, taken = self._attempts[order_id], order_id in self._taken
         mood = random.Random(f"{self._seed} order {order_id}").random()
         chance = random.Random(f"{self._seed} order {order_id} {number}")
         plain = 0.9 if mood < self._calm else 0.0 if mood < self._calm + self._stormy else 0.3
-        return draw_plan(chance, plain, self.patience), chance
+        return draw_plan(chance, plain, self.patience, grudging=taken and chance.random() < 0.5), chance
+
+    def take(self, order_id: str) -> None:
+        """The order is taken, whatever is said of it."""
+        with self._lock:
+            self._taken.add(order_id)
 
 
 @dataclass
@@ -238,6 +245,10 @@ class Request:
             self.write(plan.act)
         elif plan.act == "say nothing":
             time.sleep(1.3 * self.endpoint.patience)
+        elif plan.act == "hint without end":
+            for _ in range(int(2 * self.endpoint.patience / 0.01)):
+                self._send(HINTS)
+                time.sleep(0.01)
         else:
             self._end(plan.act)
         if early and plan.reads_on:
@@ -261,6 +272,7 @@ class Request:
     def _take(self, wanted: bool, said: Answer | None = None) -> None:
         """Take the order, unless what is said of it, whole or in part, rules that out."""
         if wanted and (said is None or {said.says, said.cut_says} <= OPEN):
+            self.endpoint.take(self.order_id)
             self.write("taken")
 
     def _answer(self, plan: Plan, first: Answer, chance: random.Random) -> None:
@@ -277,12 +289,15 @@ class Request:
         if plan.delivery == "twice":
             second = self._made(plan.second, "length", chance, 2)
             self._say(first, content + second.content, complete=not by_close)
-        elif plan.delivery == "in pieces":
-            cuts = sorted(chance.randrange(len(content)) for _ in range(3))
-            for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True):
+        elif plan.delivery in {"in pieces", "in drops"}:
+            drops = plan.delivery == "in drops"
+            cuts = range(1, 300) if drops else sorted(chance.randrange(len(content)) for _ in range(3))
+            gap = 0.005 if drops else plan.gap if plan.idle else min(plan.gap, 0.02)
+            self._say(first, b"", complete=False)
+            for start, end in itertools.pairwise([0, *cuts, len(content)]):
                 self._send(content[start:end])
-                time.sleep(plan.gap if plan.idle else min(plan.gap, 0.02))
-            self._say(first, b"")
+                time.sleep(gap)
+            self.write("completed", says=first.says)
         else:
             self._say(first, plain=plan.delivery == PLAIN)
         if plan.delivery == "again later":

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 
-from raw_answers import ACCEPT, ENDED_BY_CLOSE, INTERIM, REFUSE, Kind, choose_framing, choose_kind
+from raw_answers import ACCEPT, AGAIN, ENDED_BY_CLOSE, INTERIM, NOWHERE, REFUSE, Kind, choose_framing, choose_kind
 
 PLAIN = "plain"
 """Everything as it should be: the whole body, then one acceptance at once."""
@@ -15,12 +15,14 @@ ACTS = {
     "shut for writing": 1.0,
     "shut for reading": 1.0,
     "say nothing": 1.0,
+    "hint without end": 0.5,
 }
 DELIVERIES = {
     "at once": 14.0,
     "late": 2.0,
     "too late": 1.0,
     "in pieces": 3.0,
+    "in drops": 1.0,
     "half": 2.0,
     "twice": 2.0,
     "again later": 6.0,
@@ -57,8 +59,12 @@ class Plan:
         return self.framing in ENDED_BY_CLOSE and self.delivery in {"twice", "again later"}
 
 
-def draw_plan(chance: random.Random, plain: float, patience: float) -> Plan:
-    """Draw one; `plain` is the share of those without any fault, `patience` the client's reply timeout in seconds."""
+def draw_plan(chance: random.Random, plain: float, patience: float, *, grudging: bool) -> Plan:
+    """Draw one; `plain` is the share of those without any fault, `patience` the client's reply timeout in seconds.
+
+    A `grudging` one says in all clarity that the order was not taken, as it is of an order that was taken before:
+    whoever forgets the earlier attempt then loses it.
+    """
     framing = choose_framing(chance)
     delivery = _drawn(chance, DELIVERIES)
     if delivery == "half" and framing in ENDED_BY_CLOSE:
@@ -78,12 +84,14 @@ def draw_plan(chance: random.Random, plain: float, patience: float) -> Plan:
         end=_drawn(chance, ENDS),
         takes=chance.random() < 0.6,
     )
-    if chance.random() >= plain:
-        return plan
-    return replace(
+    clear = replace(
         plan, strike="at the end", idle=0, act="answer", kind=choose_kind(chance, ACCEPT), framing="length",
         interim=b"", delivery=PLAIN, end=chance.choice(("keep", "close")),
     )  # fmt: skip
+    if grudging:
+        kind = choose_kind(chance, chance.choice((AGAIN, AGAIN, AGAIN, REFUSE, NOWHERE)))
+        return replace(clear, kind=kind, delivery="at once")
+    return clear if chance.random() < plain else plan
 
 
 def _drawn(chance: random.Random, weights: dict[str, float]) -> str:

@@ -55,6 +55,8 @@ class Round:
     tls: bool
     stopped: bool
     """Whether the first run gets a SIGTERM in its midst."""
+    cluster: bool
+    """Whether two other processes send."""
 
 
 def round_of(seed: int, orders: int = ROUND) -> Round:
@@ -70,6 +72,7 @@ def round_of(seed: int, orders: int = ROUND) -> Round:
         order_limit=chance.choice((1.5, 30.0, 30.0, 30.0)),
         tls=seed % 7 == 3,
         stopped=chance.random() < 0.25,
+        cluster=seed % 20 == 11,
     )
 
 
@@ -152,6 +155,7 @@ def _write_config(plan: Round, folder: Path, port: int) -> None:
         },
         "timeouts": {"connect": 3, "progress": plan.patience, "reply": plan.patience, "drain": 1},
         "report": {"page": False},
+        "cluster": {"address": "local:2"} if plan.cluster else {},
     }  # fmt: skip
     (folder / "batchupload.yaml").write_text(json.dumps(settings))
 
