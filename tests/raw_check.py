@@ -15,8 +15,8 @@ from raw_log import NO_ORDER, Event
 PATH = "/order/api/haoteam/getimg"
 NAMED = re.compile(r"(\S+) #(\d+-\d+)-(\d+)")
 """How each answer names its order, its attempt, and its place among the answers to it."""
-BUFFERS = 512 * 1024
-"""Bytes: more than all buffers between the program and the endpoint hold."""
+BUFFERS = 256 * 1024
+"""Bytes: more than the endpoint's system holds of a body that the endpoint has not read yet."""
 NOTES = ("an attempt before it may have been accepted", "what became of that is not known")
 """What `detail` of a refused order says if an attempt before the refusal may have been accepted."""
 AT_ONCE = 0.1
