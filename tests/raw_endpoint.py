@@ -177,7 +177,7 @@ class Request:
         )
 
     def strike_unread(self, chance: random.Random) -> None:
-        """Close, reset, wait, or say something without having read anything (all): what it says is of no order."""
+        """Close, reset, wait or answer before the order is known: such an answer names none."""
         act = chance.choice(("close", "reset", "wait", "answer", "answer"))
         time.sleep(chance.choice((0, 0, 0.01, 1.3 * self.endpoint.patience)))
         if act == "answer":
@@ -229,43 +229,42 @@ class Request:
         else:
             self._read_on()
         self.endpoint.struck[f"{plan.strike}: {plan.act}" + (f" {plan.delivery}" if plan.act == "answer" else "")] += 1
-        if plan.idle and plan.act != "answer":
-            time.sleep(plan.idle)
-        first = self._first_answer(plan, chance)
-        if self.whole and plan.act != "answer":
-            self._take(plan.takes)
-        if plan.act == "answer":
-            if self.whole:
-                self._take(plan.takes or first.says == ACCEPT, first)
-            time.sleep(plan.idle)
+        first = self._first_answer(plan, chance) if plan.act == "answer" else None
+        if self.whole:
+            self._take(plan.takes or (first is not None and first.says == ACCEPT), first)
+        time.sleep(plan.idle)
+        if first:
             self._answer(plan, first, chance)
-        elif plan.act.startswith("shut"):
-            how = socket.SHUT_WR if plan.act == "shut for writing" else socket.SHUT_RD
-            socket.socket.shutdown(self.socket, how)
-            self.write(plan.act)
-        elif plan.act == "say nothing":
-            time.sleep(1.3 * self.endpoint.patience)
-        elif plan.act == "hint without end":
-            for _ in range(int(2 * self.endpoint.patience / 0.01)):
-                self._send(HINTS)
-                time.sleep(0.01)
         else:
-            self._end(plan.act)
-        if early and plan.reads_on:
-            self._read_on()
-            if self.whole:
-                says_no = plan.act == "answer" and not {first.says, first.cut_says} <= OPEN
-                self._take(plan.takes and not says_no, first if plan.act == "answer" else None)
-        elif early:
+            self._act(plan)
+        if early and not plan.reads_on:
             time.sleep(plan.gap)
             self._end("close")
+        if early:
+            self._read_on()
+            self._take(plan.takes, first)
         self._finish(plan)
+
+    def _act(self, plan: Plan) -> None:
+        """Do something else than answer."""
+        patience = self.endpoint.patience
+        match plan.act:
+            case "shut for writing" | "shut for reading":
+                how = socket.SHUT_WR if plan.act == "shut for writing" else socket.SHUT_RD
+                socket.socket.shutdown(self.socket, how)
+                self.write(plan.act)
+            case "say nothing":
+                time.sleep(1.3 * patience)
+            case "hint without end":
+                for _ in range(int(2 * patience / 0.01)):
+                    self._send(HINTS)
+                    time.sleep(0.01)
+            case _:
+                self._end(plan.act)
 
     def _first_answer(self, plan: Plan, chance: random.Random) -> Answer:
         first = self._made(plan.kind, plan.framing, chance)
-        if plan.both_in_one_body:
-            return Answer(first.cut_says, first.cut_says, first.status, "", first.content)
-        if plan.delivery == "half":
+        if plan.both_in_one_body or plan.delivery == "half":
             return Answer(first.cut_says, first.cut_says, first.status, "", first.content)
         return first
 
