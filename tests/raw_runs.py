@@ -85,11 +85,7 @@ def play(plan: Round, folder: Path) -> tuple[Counter[str], list[tuple[int, Viola
     found: list[tuple[int, Violation]] = []
     memory = Memory()
     photos = dict(_photos(plan, folder))
-    manifest = folder / "orders.csv"
-    with manifest.open("w", newline="", encoding="utf-8") as file:
-        rows = [[order_id, *(f"{order_id}/{name}.jpg" for name in FIELDS)] for order_id in photos]
-        csv.writer(file).writerows([["order_id", *FIELDS], *rows])
-    wanted = [(str(line), order_id) for line, order_id in enumerate(photos, 2)]
+    manifest, wanted = _manifest(plan, folder, list(photos))
     tls = _certified(folder) if plan.tls else None
     with RawEndpoint(plan.seed, plan.patience, tls=tls) as endpoint:
         _write_config(plan, folder, endpoint.port)
@@ -132,6 +128,23 @@ def _photos(plan: Round, folder: Path) -> Iterator[tuple[str, Mapping[str, str]]
             (folder / order_id / f"{name}.jpg").write_bytes(content)
             hashes[name] = hashlib.sha256(content).hexdigest()
         yield order_id, hashes
+
+
+def _manifest(plan: Round, folder: Path, order_ids: Sequence[str]) -> tuple[Path, list[tuple[str, str]]]:
+    """Write the manifest: each order, some twice, and a few that may not be sent; give line and order of each row."""
+    chance = random.Random(f"manifest {plan.seed}")
+    rows = [[order_id, *(f"{order_id}/{name}.jpg" for name in FIELDS)] for order_id in order_ids]
+    rows += chance.sample(rows, len(rows) // 30)
+    for number in range(len(rows) // 50):
+        one, other = chance.sample(order_ids, 2)
+        for of in (one, other):  # the same order with other photos
+            rows.append([f"HT{plan.seed:04}9{number:05}", *(f"{of}/{name}.jpg" for name in FIELDS)])
+        rows.append([f"HT{plan.seed:04}8{number:05}", f"{one}/face.jpg", f"{other}/gone.jpg", f"{one}/hand.jpg"])
+    chance.shuffle(rows)
+    manifest = folder / "orders.csv"
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["order_id", *FIELDS], *rows])
+    return manifest, [(str(line), row[0]) for line, row in enumerate(rows, 2)]
 
 
 def photo(colour: int, filling: bytes) -> bytes:

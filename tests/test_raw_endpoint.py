@@ -26,6 +26,7 @@ def test_no_report_says_what_the_endpoint_did_not(tmp_path: Path, seed: int, ord
     assert not violations, f"{len(violations)}, such as {violations[:5]}; again: {again}"
     uploaded = sum(counts[f"run {number} uploaded"] for number in (1, 2, 3))
     assert 0.6 * orders < uploaded <= orders
+    assert (counts["run 3 invalid"] > 0) == (orders > 60)
     assert counts["run 3 skipped"] >= counts["run 1 uploaded"]
     assert sum(what.startswith("struck") for what in counts) > 10
 
