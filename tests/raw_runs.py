@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,37 +245,41 @@ def _certified(folder: Path) -> ssl.SSLContext:
     return context
 
 
+def _played(plan: Round, keep: Path | None) -> tuple[Counter[str], list[tuple[int, Violation]]]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        counts, found = play(plan, Path(folder))
+        if keep:
+            shutil.copytree(
+                folder, keep / f"round{plan.seed}", ignore=shutil.ignore_patterns("HT*", "key.pem"), dirs_exist_ok=True
+            )
+        return counts, found
+
+
 def main() -> int:
     """Play rounds, print what they met, and each violation with the seed of its round."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--orders", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the first round")
     parser.add_argument("--round", type=int, default=ROUND, help="orders of a round at most")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="rounds at a time")
     parser.add_argument("--keep", type=Path, help="keep manifest, reports, ledger and log of each round here")
     arguments = parser.parse_args()
-    began, seed = time.monotonic(), arguments.seed
+    began, plans = time.monotonic(), [round_of(arguments.seed, arguments.round)]
+    while sum(plan.orders for plan in plans) < arguments.orders:
+        plans.append(round_of(plans[-1].seed + 1, arguments.round))
     counts: Counter[str] = Counter()
     rules: Counter[str] = Counter()
-    while counts["orders"] < arguments.orders:
-        plan = round_of(seed, arguments.round)
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
-            more, found = play(plan, Path(name))
-            if arguments.keep:
-                shutil.copytree(
-                    name, arguments.keep / f"round{seed}", ignore=shutil.ignore_patterns("HT*"), dirs_exist_ok=True
-                )
-        counts.update(more)
-        for number, violation in found:
-            rules[violation.rule] += 1
-            if rules[violation.rule] <= SHOWN:
-                print(f"round {seed}, run {number}, {violation.rule}: {violation.order_id}: {violation.text}")
-        print(
-            f"{time.monotonic() - began:6.0f} s  {counts['orders']} orders, {len(found)} violations in {plan}",
-            flush=True,
-        )
-        if found:
-            print(f"  again: python tests/raw_runs.py --seed {seed} --orders 1 --round {arguments.round}", flush=True)
-        seed += 1
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        for plan, (more, found) in zip(plans, pool.map(_played, plans, [arguments.keep] * len(plans)), strict=True):
+            counts.update(more)
+            for number, violation in found:
+                rules[violation.rule] += 1
+                if rules[violation.rule] <= SHOWN:
+                    print(f"round {plan.seed}, run {number}, {violation.rule}: {violation.order_id}: {violation.text}")
+            print(f"{time.monotonic() - began:6.0f} s  {counts['orders']} orders, {len(found)} violations in {plan}")
+            if found:
+                print(f"  again: python tests/raw_runs.py --seed {plan.seed} --orders 1 --round {arguments.round}")
+            sys.stdout.flush()
     for what, count in sorted(counts.items()):
         print(f"{count:8} {what}")
     print(f"{sum(rules.values())} violations: {dict(rules)} in {time.monotonic() - began:.0f} s")
