@@ -33,6 +33,9 @@ _CODECS = (codecs.lookup("utf-8-sig"), codecs.lookup("gb18030"))
 _CHARACTERS_OF_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
 _OBJECT = re.compile(r'\{(?=\s*["}])')
 _LIKE_AN_ANSWER = re.compile(r"""["'](?:code|msg|message)["']\s*:""")
+# A body without a length ends with the connection, and holds all that the server sent until then: also a second answer
+# with its head. In a PHP warning no header follows the status line.
+_HEAD_OF_ANOTHER = re.compile(r"HTTP/1\.[01] [0-9]{3}[^\r\n]{0,200}\r?\n[A-Za-z-]{1,60}:")
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,500})</title>", re.IGNORECASE)
 _RETRYABLE = {
     408: Reason.REQUEST_TIMEOUT,
@@ -103,7 +106,7 @@ def parse(text: str) -> Answer:
     Two answers in one body are none, also if they say the same: it is not known which one is meant.
     """
     found, before = _object(text.strip())
-    if _LIKE_AN_ANSWER.search(before):
+    if _LIKE_AN_ANSWER.search(before) or _HEAD_OF_ANOTHER.search(before):
         raise UnreadableError(Reason.REPLY_UNREADABLE)
     message = found.get("msg", found.get("message", ""))
     shown = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)

@@ -56,6 +56,8 @@ TWO = [
     f"{OK}\n{WARNING}{NO}",
     f"x\n{NO}\r\n\r\n{OK}",
     f"{WARNING}" + '{"a":' * 20_000 + f"\n{OK}",
+    f"<html>busy</html>HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{OK}",
+    f"HTTP/1.0 200\nX:\n\n{OK}",
 ]
 
 
@@ -80,6 +82,7 @@ ONE = [
     WARNING + '{"msg":"{\\"code\\":400}","code":200}',
     WARNING + OK + "\r\n \n",
     WARNING + '{\n  "code" : 200\n}',
+    f"Warning: file_get_contents(): HTTP request failed! HTTP/1.1 404 Not Found\r\n in x.php on line 5<br />\n{OK}",
 ]
 
 
