@@ -16,6 +16,7 @@ from typing import Self, TypeVar, TypeVarTuple
 
 import aiofiles
 
+from batchupload.foreign import writable
 from batchupload.language import _
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, Ending, OwnColumn, Row, is_address
 from batchupload.sheet import REPORT_COLUMNS, neutral
@@ -211,7 +212,7 @@ class Report:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     async def _write(self, text: str) -> None:
-        rest = memoryview(text.encode("utf-8", "replace"))
+        rest = memoryview(writable(text).encode())
         size = len(rest)
         try:
             while rest:

@@ -1,6 +1,5 @@
 """What is going on with a ledger, for a second terminal: the run that holds it, or what became of the last."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchupload.colour import Line, plain
+from batchupload.foreign import to_json
 from batchupload.history import LastRun, read_ledger
 from batchupload.language import _, several
 from batchupload.ledger_file import holder, is_held, resolved
@@ -48,7 +48,7 @@ class Status:
             found |= {key: value for key, value in asdict(last).items() if key != "summary"}
             found |= {"host": told.facts.host if told else None, "summary": last.summary}
             found |= {"now": told.now.facts() if told else None}
-        return json.dumps(found, ensure_ascii=False)
+        return to_json(found)
 
     def as_text(self, paint: Callable[[Line], str] = plain) -> str:
         """For a person."""
@@ -92,7 +92,12 @@ class Status:
             _("  pace       {note}", note=paint((note(now),))),
         ]
         if (age := time.time() - now.taken_at) > OLD_SECONDS:
-            lines.append(_("  This is {age} old: the run may be stopped (Ctrl-Z), or the disk of the ledger be full or slow.", age=duration(age)))
+            lines.append(
+                _(
+                    "  This is {age} old: the run may be stopped (Ctrl-Z), or the disk of the ledger be full or slow.",
+                    age=duration(age),
+                )
+            )
         return lines
 
     def _died(self, last: LastRun) -> str:
