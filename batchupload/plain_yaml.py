@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from batchupload.foreign import writable
+from batchupload.foreign import visible, writable
 from batchupload.language import _
 
 MOST_BYTES = 256 * 1024
@@ -77,7 +77,7 @@ def write(value: object) -> str:
 class _Loader(yaml.SafeLoader):
     """Refuses what grows without end, while it is read."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers = dict[str, Any]()  # noqa: RUF012
     yaml_constructors: ClassVar[dict[str | None, Any]] = {}  # without those of dates, binary data, sets
 
     def __init__(self, text: str) -> None:
@@ -85,9 +85,9 @@ class _Loader(yaml.SafeLoader):
             super().__init__(text)
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            code = f"U+{ord(text[error.position]):04X}"
+            character = visible(text[error.position])
             what = _(
-                "{code} can't stand in YAML. Write it in quotes, such as {example}.", code=code, example='"\\u001b"'
+                '{character} can\'t stand in YAML as it is: write "{character}" in double quotes.', character=character
             )
             raise YamlError(line, what) from None
         self._depth = self._nodes = self._characters = 0
@@ -135,7 +135,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Puts into quotes what either version would take for something else than text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         start: [*rules] for start, rules in yaml.SafeDumper.yaml_implicit_resolvers.items()
     }
 
