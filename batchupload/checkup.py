@@ -1,11 +1,11 @@
 """One thing that was looked at: how it stands, and what to mend; the noun of `doctor`. Frozen, without I/O."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from batchupload.cells import pad
+from batchupload.foreign import to_json, visible
 from batchupload.language import N_, _
 
 
@@ -35,7 +35,8 @@ class Checkup:
 
     def line(self) -> str:
         """On one line."""
-        return f"{pad(_(WORDS[self.level]), 9)}{self.name:<10}{self.found}{f' → {self.remedy}' if self.remedy else ''}"
+        remedy = f" → {self.remedy}" if self.remedy else ""
+        return visible(f"{pad(_(WORDS[self.level]), 9)}{self.name:<10}{self.found}{remedy}")
 
 
 def ok(name: str, found: str) -> Checkup:
@@ -65,6 +66,4 @@ def as_text(checkups: Sequence[Checkup]) -> str:
 
 def as_json(checkups: Sequence[Checkup]) -> str:
     """All on one line."""
-    return json.dumps(
-        {"exit_code": exit_code(checkups), "checks": [asdict(checkup) for checkup in checkups]}, ensure_ascii=False
-    )
+    return to_json({"exit_code": exit_code(checkups), "checks": [asdict(checkup) for checkup in checkups]})

@@ -2,7 +2,6 @@
 
 import atexit
 import gc
-import io
 import os
 import signal
 import sys
@@ -20,11 +19,12 @@ from batchupload.cli_tell import notify, see_through, teller
 from batchupload.colour import wanted, with_outcomes_painted
 from batchupload.console import leave, say, screen_width, tell
 from batchupload.fault import EXIT_CODE, FAULTS, OnRecord, on_record, tell_fault
+from batchupload.foreign import visible
 from batchupload.language import N_, _, choose, speak
 from batchupload.logs import start_logging
 from batchupload.model import BatchuploadError
 from batchupload.options import JOB_OPTIONS, PROFILE, QUARANTINE, options_of, settings_from
-from batchupload.stderr import settle, unhurried
+from batchupload.stderr import Visible, seen, settle, unhurried
 
 if TYPE_CHECKING:
     from batchupload.summary import Summary
@@ -232,6 +232,7 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         leave(130)
     except click.ClickException as error:
+        vars(error).update(message=visible(error.message))  # it has words of the command line, with their line breaks
         with suppress(OSError):
             error.show()
         leave(error.exit_code)
@@ -252,9 +253,10 @@ def _open_standard_streams() -> None:
         pass
     os.close(descriptor)
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name the screen can't show is no reason to end
-    sys.stderr = unhurried()
+    sys.stdout, sys.stderr = seen(sys.stdout), unhurried()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, Visible):
+            stream.colours = wanted(stream)
     atexit.register(settle)  # the traceback of a fault of our own is written after `main`
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TextIO
 
+from batchupload.foreign import visible
 from batchupload.model import Outcome
 
 DUMB = frozenset({"dumb", "unknown"})
@@ -47,12 +48,14 @@ Line = tuple[Span, ...]
 
 def plain(line: Iterable[Span]) -> str:
     """The text alone."""
-    return "".join(span.text for span in line)
+    return "".join(visible(span.text) for span in line)
 
 
 def painted(line: Iterable[Span]) -> str:
     """The text with its colours."""
-    return "".join(f"\x1b[{span.tone}m{span.text}\x1b[0m" if span.tone else span.text for span in line)
+    return "".join(
+        f"\x1b[{span.tone}m{visible(span.text)}\x1b[0m" if span.tone else visible(span.text) for span in line
+    )
 
 
 def wanted(out: TextIO, environment: Mapping[str, str] = os.environ) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from batchupload.foreign import visible
 from batchupload.language import _
 from batchupload.model import PHOTO_FIELDS, OwnColumn
 from batchupload.sheet import REPORT_COLUMNS
@@ -70,7 +71,7 @@ class Columns:
     def __str__(self) -> str:
         """Those that have other names here."""
         named = {self.header[at]: field for field, at in self.fields.items()}
-        return ", ".join(f"{name} → {field}" for name, field in named.items() if name != field)
+        return ", ".join(f"{visible(name)} → {field}" for name, field in named.items() if name != field)
 
 
 def clean(cell: str) -> str:

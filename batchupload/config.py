@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from batchupload import plain_yaml
 from batchupload.language import N_, VARIABLE, _
 from batchupload.model import BatchuploadError
 from batchupload.profiles import Config, ProfileError, lay_over, split
@@ -96,8 +96,8 @@ def load(
             )
             continue
         try:
-            value = yaml.safe_load(environment[name])
-        except (yaml.YAMLError, ValueError):
+            value: object = plain_yaml.read(environment[name])[0]
+        except plain_yaml.YamlError:
             value = environment[name]
         _put(tree, origins, names[name], value, _("{name} in the environment", name=name))
     for key, (name, value) in options.items():
@@ -147,43 +147,43 @@ def _of_file(file: Path | None, profile: str | None) -> Config:
 def read_yaml(file: Path) -> tuple[dict[str, Any], dict[Path_, str]]:
     """The file as plain data, and for each place in it "file, line N". Raises `ConfigError`."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig") as opened:
+            text = opened.read(plain_yaml.MOST_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(_("{file}: no such file. `batchupload init` writes one.", file=file)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             _("{file}: can't be read ({error}). It must be a UTF-8 text file.", file=file, error=error)
         ) from None
+    if len(text) > plain_yaml.MOST_BYTES:
+        raise ConfigError(
+            _(
+                "{file}: over {most} KiB, which no config is. Name the right file.",
+                file=file,
+                most=plain_yaml.MOST_BYTES >> 10,
+            )
+        )
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except ValueError as error:  # such as a date that there is not
-        raise ConfigError(
-            _("{file}: {error}. Put the value in quotes, or correct it.", file=file, error=error)
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = _(", line {line}", line=mark.line + 1) if mark else ""
-        what = getattr(error, "problem", None) or _("not YAML")
-        raise ConfigError(
-            _("{file}{where}: {what}. Check indentation, colons and quotes.", file=file, where=where, what=what)
-        ) from None
-    if node is None:
+        tree, places = plain_yaml.read(text)
+    except plain_yaml.YamlError as error:
+        where = _(", line {line}", line=error.line) if error.line else ""
+        raise ConfigError(_("{file}{where}: {what}", file=file, where=where, what=error)) from None
+    if tree is None:
         return {}, {}
     if not isinstance(tree, dict):
         raise ConfigError(_("{file}, line 1: expected `key: value` lines, see config.example.yaml.", file=file))
     origins: dict[Path_, str] = {}
-    for path, at, twice in _places(node, ()):
-        if twice:
+    for place in places:
+        if place.again:
             raise ConfigError(
                 _(
                     "{file}, line {line}: {path} stands twice; keep one.",
                     file=file,
-                    line=at.start_mark.line + 1,
-                    path=_dotted(path),
+                    line=place.line,
+                    path=_dotted(place.path),
                 )
             )
-        origins[path] = _("{file}, line {line}", file=file, line=at.start_mark.line + 1)
+        origins[place.path] = _("{file}, line {line}", file=file, line=place.line)
     return tree, origins
 
 
@@ -225,9 +225,8 @@ def _example_of(section: type[BaseModel], given: Mapping[str | int, object], ind
     values = section.model_construct().model_dump(mode="json", by_alias=True) | dict(given)
     for name, field in section.model_fields.items():
         value = values[field.alias or name]
-        shown = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000)
         yield f"{indent}# {field.description}"
-        yield f"{indent}{field.alias or name}: {shown.strip().removesuffix('...').strip()}"
+        yield f"{indent}{field.alias or name}: {plain_yaml.write(value)}"
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
@@ -250,27 +249,12 @@ def _put(tree: dict[str, Any], origins: dict[Path_, str], path: Path_, value: ob
     origins[path] = origin
 
 
-def _places(node: yaml.Node, path: Path_) -> Iterator[tuple[Path_, yaml.Node, bool]]:
-    """Every place below `node`: its path, the node to name, and whether its key stood before."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            here = (*path, key.value)
-            yield here, key, here in seen
-            seen.add(here)
-            yield from _places(value, here)
-    elif isinstance(node, yaml.SequenceNode):
-        for place, value in enumerate(node.value):
-            yield (*path, place), value, False
-            yield from _places(value, (*path, place))
-
-
 def _dotted(path: Path_) -> str:
     return ".".join(str(part) for part in path)
 
 
 def _nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=cutoff)
     return near[0] if near else ""
 
 

@@ -61,9 +61,11 @@ def _first_line(lines: Iterable[tuple[int, str]]) -> tuple[int, str, str] | None
     """(line, text, delimiter) of the header; the delimiter where Excel's `sep=` line before it names one."""
     forced = ""
     for line, text in lines:
+        if not text.strip(",;\t\r\n "):
+            continue
         if match := re.fullmatch(r'"?sep=([,;\t])"?\s*', text, re.IGNORECASE):
             forced = match[1]
-        elif text.strip(",;\t\r\n "):
+        else:
             return line, text, forced
     return None
 
@@ -71,12 +73,16 @@ def _first_line(lines: Iterable[tuple[int, str]]) -> tuple[int, str, str] | None
 def _records(lines: Iterator[tuple[int, str]], delimiter: str, width: int) -> Iterator[Record]:
     """Lines → records. A quote that is never closed spoils its own line and no other."""
     waiting: deque[tuple[int, str]] = deque()
+    nothing = f"{delimiter} \r\n"
+    """A line of these alone is no row. There may be millions: Excel saves every row that ever had a format."""
     while True:
         line, text = waiting.popleft() if waiting else next(lines, (0, ""))
         if not line:
             return
         if len(text) > LINE_LIMIT:
             yield line, text[:1000].split(delimiter), Problem(Reason.ROW_TOO_LONG, "")
+        elif not text.strip(nothing):
+            continue
         elif '"' not in text:
             yield line, text.rstrip("\r\n").split(delimiter), None
         elif (cells := _parse(text, delimiter)) is not None or (

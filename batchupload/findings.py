@@ -1,6 +1,5 @@
 """The orders and files of a scan → counts, a list for a person, a line for a machine."""
 
-import json
 import re
 import shlex
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchupload.cells import pad
+from batchupload.foreign import to_json, visible
 from batchupload.language import N_, _, several
 from batchupload.scan import Candidate, Doubt, FoundOrder, LeftOver, State
 
@@ -106,7 +106,7 @@ class Scanned:
     def as_json(self) -> str:
         """For machines, on one line; ASCII, so that every file name survives."""
         tally = self.tally
-        return json.dumps(
+        return to_json(
             {
                 "exit_code": self.exit_code,
                 "folder": str(self.folder),
@@ -137,12 +137,12 @@ class Scanned:
             lines += _listed(found, tally.orders[state] if WHAT_TO_DO[state] else 0)
         lines.append(_state(_("left over"), tally.left_over_count))
         lines += _listed(
-            (f"{shown(one.path)}  {one.doubt.sentence}" for one in self._left_over()), tally.left_over_count
+            (f"{visible(one.path)}  {one.doubt.sentence}" for one in self._left_over()), tally.left_over_count
         )
         if tally.unreadable_count:
             todo = _("let this user look into these folders")
             lines.append(_state(_("no access"), tally.unreadable_count, todo))
-            found = [f"{shown(path)}  {why}" for path, why in tally.unreadable]
+            found = [f"{visible(path)}  {why}" for path, why in tally.unreadable]
             lines += _listed(found, tally.unreadable_count)
         lines.append("")
         if ignored := tally.files[FileState.IGNORED]:
@@ -169,7 +169,7 @@ class Scanned:
         return _(
             "Scanned {files} in {folder}: {orders}, {what}.",
             files=several(sum(self.tally.files.values()), "{n:,} file", "{n:,} files"),
-            folder=shown(str(self.folder)),
+            folder=visible(str(self.folder)),
             orders=several(orders, "{n:,} order", "{n:,} orders"),
             what=several(person, "{n:,} needs a person", "{n:,} need a person") if person else _("all whole"),
         )
@@ -179,15 +179,10 @@ def _state(name: str, count: int, todo: str = "") -> str:
     return f"  {pad(name, 10)}{count:>9,}{f'   → {todo}' if todo else ''}"
 
 
-def shown(text: str) -> str:
-    """As it can be printed on one line: what can't be is escaped, as ASCII."""
-    return text if text.isprintable() else ascii(text)
-
-
 def _order_for_people(order: FoundOrder) -> str:
     either = _(" or ")
     parts = [
-        f"{name}: {either.join(shown(one.path) + _aside(one) for one in rivals)}"
+        f"{name}: {either.join(visible(one.path) + _aside(one) for one in rivals)}"
         for name, rivals in order.ambiguous.items()
     ]
     parts += [
@@ -197,7 +192,7 @@ def _order_for_people(order: FoundOrder) -> str:
     ]
     absent = [name for name, there in order.missing.items() if not there]
     parts += [_("no {fields}", fields=", ".join(absent))] if absent else []
-    parts += [f"{shown(path)} {Doubt.UNREADABLE.sentence}" for path in order.unreadable]
+    parts += [f"{visible(path)} {Doubt.UNREADABLE.sentence}" for path in order.unreadable]
     return "; ".join(parts)
 
 
@@ -208,7 +203,7 @@ def _aside(one: Candidate) -> str:
 
 
 def _doubted(path: str, doubt: Doubt) -> str:
-    return _("{path} is {doubt}", path=shown(path), doubt=doubt.sentence)
+    return _("{path} is {doubt}", path=visible(path), doubt=doubt.sentence)
 
 
 def _order_for_machines(order: FoundOrder) -> dict[str, Any]:
@@ -225,7 +220,7 @@ def _order_for_machines(order: FoundOrder) -> dict[str, Any]:
 
 
 def _listed(lines: Iterable[str], count: int) -> list[str]:
-    listed = [f"          {line}" for line in lines]
+    listed = [f"          {visible(line)}" for line in lines]
     more = count - len(listed)
     return [*listed, " " * 10 + _("… and {more:,} more: --all lists them", more=more)] if more > 0 else listed
 

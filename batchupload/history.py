@@ -12,6 +12,7 @@ from typing import Any
 
 from batchupload.cells import pad, width
 from batchupload.failures import Group
+from batchupload.foreign import restored, to_json, visible
 from batchupload.language import N_, _
 from batchupload.ledger_file import connect, distrusted, existing, failed, is_held
 from batchupload.model import Outcome
@@ -89,7 +90,7 @@ class PastRun:
         for outcome, reasons in self.counts.items():
             step = _(NEXT_STEP[Outcome(outcome)])
             lines.append(f"  {pad(called(outcome), room)}{sum(reasons.values()):>9,}{f'   → {step}' if step else ''}")
-            lines += [f"    {count:>7,}  {reason}" for reason, count in reasons.items()]
+            lines += [f"    {count:>7,}  {visible(reason)}" for reason, count in reasons.items()]
         if self.since:
             lines += ["", *self.since.lines()]
         if self.groups:
@@ -222,7 +223,7 @@ class History:
         exit_code = json.loads(summary)["exit_code"] if summary else None
         inner = {outcome.value: counts[outcome] for outcome in Outcome if outcome in counts}
         return PastRun(
-            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), report, exit_code, inner,
+            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), restored(report), exit_code, inner,
             since(self._database, run, manifests) if ended_at and inner else None,
             failed_in(self._database, run) if groups else None,
         )  # fmt: skip
@@ -236,7 +237,7 @@ class History:
             return None
         run, started_at, ended_at, pid, manifests, report, summary = found
         said = json.loads(summary) if summary else None
-        return LastRun(run, started_at, ended_at, pid, json.loads(manifests), report, said)
+        return LastRun(run, started_at, ended_at, pid, json.loads(manifests), restored(report), said)
 
     def _goes_on(self, pid: int) -> bool:
         """Whether the newest run does: it holds the ledger. Its process number may be another's by now."""
@@ -281,7 +282,7 @@ class History:
 
 def as_json(found: object) -> str:
     """Runs, or a run, or an order's attempts and outcomes, on one line."""
-    return json.dumps(found, ensure_ascii=False, default=asdict)
+    return to_json(found, default=asdict)
 
 
 def _alive(pid: int) -> bool:

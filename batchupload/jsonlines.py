@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from batchupload.delimited import Record
+from batchupload.foreign import writable
 from batchupload.language import _
 from batchupload.lines import LINE_LIMIT, read_lines
 from batchupload.model import Problem
@@ -77,7 +78,7 @@ def _object(text: str) -> dict[str, object] | Problem:
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
+    found = {writable(key): value for key, value in pairs}
     if len(found) < len(pairs):
         raise ValueError(_("a key stands twice"))
     return found
@@ -89,6 +90,6 @@ def _text(value: object) -> str:
         case None:
             return ""
         case str():
-            return value
+            return writable(value)
         case _:
-            return json.dumps(value, ensure_ascii=False)
+            return writable(json.dumps(value, ensure_ascii=False))

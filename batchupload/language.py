@@ -18,8 +18,11 @@ import gettext
 import locale
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+
+from batchupload.foreign import visible
 
 LANGUAGES = {"en": "en", "zh": "zh_CN"}
 """As `--lang` has them → as gettext does."""
@@ -78,9 +81,16 @@ def _of_locale(environment: Mapping[str, str]) -> str:
 
 
 def _(message: str, /, **values: object) -> str:
-    """The message in the language chosen, with `values` in its braces, if there are any."""
+    """The message in the language chosen, with `values` in its braces, if there are any; theirs is made visible."""
     told = _Chosen.catalogue.gettext(message) if message else ""  # "" would be the catalogue's own header
-    return told.format(**values) if values else told
+    if not values or (shown := told.format(**values)).isprintable():
+        return shown if values else told
+    return told.format(**{name: _shown(value) for name, value in values.items()})
+
+
+def _shown(value: object) -> object:
+    """A value as it may stand in a message: on one line, with nothing in it that a terminal obeys."""
+    return value if isinstance(value, int | float | datetime) else visible(str(value))
 
 
 def N_(message: str) -> str:  # noqa: N802 - the usual name

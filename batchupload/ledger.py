@@ -17,6 +17,7 @@ from typing import TypeVar, TypeVarTuple
 
 from batchupload import __version__
 from batchupload.awake import wait_until
+from batchupload.foreign import restored, stored, to_json, writable
 from batchupload.language import _
 from batchupload.ledger_file import LedgerError, distrusted, failed, hold, watched
 from batchupload.model import Attempt, Ending, Loaded, Standing, Verdict
@@ -95,7 +96,7 @@ class Ledger:
             ).fetchone()
             if row is None or row[3] is not None:
                 return None
-            return DeadRun(datetime.fromisoformat(row[0]), tuple(map(Path, json.loads(row[1]))), Path(row[2]))
+            return DeadRun(datetime.fromisoformat(row[0]), tuple(map(Path, json.loads(row[1]))), Path(restored(row[2])))
         except sqlite3.Error as error:
             raise failed(self.path, error) from None
         except (ValueError, TypeError) as error:
@@ -111,7 +112,8 @@ class Ledger:
             found = self._database.execute(BEFORE, asked).fetchone()
         except sqlite3.Error as error:
             raise failed(self.path, error) from None
-        return Path(found[1]) if found and Path(found[1]) != _absolute(report) else None
+        before = Path(restored(found[1])) if found else None
+        return None if before == _absolute(report) else before
 
     def last_ends(self) -> tuple[float | None, float | None]:
         """When the newest run with exit 0 or 1 ended, and the newest with exit 0, in Unix time; of runs before."""
@@ -132,7 +134,7 @@ class Ledger:
         self._manifests = {path: place for place, path in enumerate(manifests)}
         row = (
             self.run, started_at.isoformat(timespec="milliseconds"), os.getpid(), __version__, endpoint,
-            _named(manifests), str(_absolute(report)),
+            _named(manifests), stored(str(_absolute(report))),
         )  # fmt: skip
         insert = "INSERT INTO runs (id, started_at, pid, version, endpoint, manifests, report) VALUES (?,?,?,?,?,?,?)"
         await self._durably([(insert, row)])
@@ -207,7 +209,7 @@ class Ledger:
         await self._durably(
             (OUTCOME, (
                 self.run, self._manifests[ending.row.manifest], ending.row.line, ending.row.order_id,
-                ending.outcome, ending.reason, ending.detail,
+                ending.outcome, ending.reason, writable(ending.detail),
             ))
             for ending in endings
         )  # fmt: skip
@@ -340,7 +342,7 @@ def _storable(value: object) -> object:
 
 def _named(manifests: Iterable[Path]) -> str:
     """Manifests as a run has them on record."""
-    return json.dumps([str(_absolute(path)) for path in manifests], ensure_ascii=False)
+    return to_json([str(_absolute(path)) for path in manifests])
 
 
 def _absolute(path: Path) -> Path:

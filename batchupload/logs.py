@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
+from batchupload.foreign import visible, visible_lines
 from batchupload.stderr import Unhurried
 
 RUN: ContextVar[int | None] = ContextVar("run", default=None)
@@ -50,8 +52,16 @@ class TextLines(logging.Formatter):
         super().__init__("%(asctime)s %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, but for tracebacks."""
-        return record.getMessage() if getattr(record, "bare", False) else super().format(record)
+        """One line, but for tracebacks, which are indented, and for remarks."""
+        return visible_lines(record.getMessage()) if getattr(record, "bare", False) else super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the usual name
+        """One line."""
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the usual name
+        """The traceback; no line of it can be taken for one of the log's own."""
+        return textwrap.indent(visible_lines(super().formatException(ei)), "  ")
 
 
 class JsonLines(logging.Formatter):

@@ -4,6 +4,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -14,7 +15,7 @@ from batchupload.delimited import DELIMITERS, Delimited, Record
 from batchupload.expressions import Expression, expression
 from batchupload.jsonlines import JsonLines
 from batchupload.language import _
-from batchupload.lines import find_encoding
+from batchupload.lines import find_encoding, read_lines
 from batchupload.model import Problem, Row
 from batchupload.reasons import Reason
 from batchupload.row_faults import text_of
@@ -127,8 +128,8 @@ def _headers(source: Source, settings: ManifestSettings) -> Sequence[tuple[Form,
         found = workbook.read_header(source, settings.sheet)
         return [found] if found else []
     encoding = find_encoding(source, settings.encoding)
-    with open_bytes(source) as file:
-        text = file.read(4096).decode(encoding, "ignore").lstrip("\ufeff \t\r\n")
+    with closing(read_lines(source, encoding)) as lines:
+        text = next((text for _, line in lines if (text := line.lstrip("\ufeff \t\r\n"))), "")
     if text.startswith("["):
         raise ManifestError(_("{path}: a JSON array. Write one object in each line (JSON lines).", path=source.path))
     if text.startswith("{"):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from batchupload.foreign import visible
 from batchupload.language import _, several
 from batchupload.model import DONE, Outcome
 from batchupload.reasons import Reason
@@ -125,8 +126,8 @@ def orders_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Sequence[str]
 def _lines_of(rows: Iterable[Mapping[str, str]], *, mask: bool) -> Iterator[str]:
     for row in rows:
         if row.get("outcome") in NEED_A_PERSON or row.get("reason") == Reason.QUARANTINED:
-            order = plain(row.get("order_id") or "")[:64]
-            said = plain(row.get("message") or "")[:60]
+            order = visible(plain(row.get("order_id") or ""))[:64]
+            said = visible(plain(row.get("message") or ""))[:60]
             shown = f"…{order[-4:]}" if mask else order or _("(no order number)")
             why = _("{outcome}, {reason}", outcome=called(row["outcome"]), reason=row.get("reason"))
             yield f"{shown}: {why}" + (f": {said}" if said else "")

@@ -15,6 +15,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
+from batchupload.foreign import restored
 from batchupload.language import _
 from batchupload.ledger_file import LedgerError, LedgerHeldError, distrusted, existing, failed, hold
 from batchupload.model import Standing, Verdict
@@ -171,7 +172,7 @@ def _runs(database: sqlite3.Connection) -> list[Ran]:
             number,
             datetime.fromisoformat(started),
             datetime.fromisoformat(ended) if ended else None,
-            Path(report) if report else None,
+            Path(restored(report)) if report else None,
             bool(whole),
         )
         for number, started, ended, report, whole in database.execute(

@@ -1,10 +1,10 @@
 """What is set aside, or was released → words for a person, or JSON. Pure."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from batchupload.foreign import to_json
 from batchupload.language import _, several
 from batchupload.release import SetAside
 
@@ -57,4 +57,4 @@ def line(one: SetAside) -> str:
 def as_json(found: Sequence[SetAside]) -> str:
     """The same for machines, on one line."""
     shown = [{**asdict(one), "streak": {**asdict(one.streak), "photos": one.streak.photos.hex()}} for one in found]
-    return json.dumps(shown, ensure_ascii=False)
+    return to_json(shown)

@@ -17,6 +17,7 @@ from typing import Self, TypeVar, TypeVarTuple
 
 import aiofiles
 
+from batchupload.foreign import writable
 from batchupload.language import _
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, Ending, OwnColumn, Row, is_address
 from batchupload.row_faults import text_of
@@ -215,7 +216,7 @@ class Report:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
     async def _write(self, text: str) -> None:
-        rest = memoryview(text.encode("utf-8", "replace"))
+        rest = memoryview(writable(text).encode())
         size = len(rest)
         try:
             while rest:

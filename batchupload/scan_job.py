@@ -9,8 +9,9 @@ from pathlib import Path
 
 from batchupload.columns import KNOWN_NAMES
 from batchupload.expressions import expression
-from batchupload.findings import FileState, Scanned, Tally, shown
+from batchupload.findings import FileState, Scanned, Tally
 from batchupload.folder import File, FolderLink, Ignored, Seen, Subfolder, Unreadable, look, walk
+from batchupload.foreign import visible
 from batchupload.language import _
 from batchupload.model import BatchuploadError
 from batchupload.new_manifest import NewManifest
@@ -170,7 +171,7 @@ def _require_folder(folder: Path) -> None:
         what = _("this is not a folder")
     except OSError as error:
         what = _("can't be read ({why})", why=error.strerror)
-    raise BatchuploadError(_("{folder}: {what}. Name the folder of the photos.", folder=shown(str(folder)), what=what))
+    raise BatchuploadError(_("{folder}: {what}. Name the folder of the photos.", folder=folder, what=what))
 
 
 def _beside(folder: Path) -> Path:
@@ -193,7 +194,7 @@ def _prefix(folder: Path, manifest: Path, root: Path | None) -> str:
     if below == ".":
         return ""
     if below == ".." or below.startswith("../"):
-        place = {"folder": shown(str(folder)), "base": shown(str(base.absolute()))}
+        place = {"folder": visible(str(folder)), "base": visible(str(base.absolute()))}
         if root:
             raise BatchuploadError(
                 _(
@@ -222,7 +223,7 @@ def _prefix(folder: Path, manifest: Path, root: Path | None) -> str:
 def _nothing(folder: Path, settings: Settings, reader: Reader, tally: Tally) -> str:
     count = sum(tally.files.values())
     seen = (
-        _("{count:,} files were seen, such as {seen}", count=count, seen=shown(tally.seen))
+        _("{count:,} files were seen, such as {seen}", count=count, seen=visible(tally.seen))
         if tally.seen
         else _("No file was seen")
     )
@@ -231,13 +232,13 @@ def _nothing(folder: Path, settings: Settings, reader: Reader, tally: Tally) -> 
         seen += _(
             "; {count:,} folders can't be looked into, such as {path} ({why})",
             count=tally.unreadable_count,
-            path=shown(path),
+            path=visible(path),
             why=why,
         )
     order_id = EXAMPLE_ORDER if reader.is_order(EXAMPLE_ORDER) else ORDER_ID
     example = reader.patterns[0].example(order_id, settings.manifest.required[0])
     lines = [
-        _("{folder}: no photo of an order was found. {seen}.", folder=shown(str(folder)), seen=seen),
+        _("{folder}: no photo of an order was found. {seen}.", folder=visible(str(folder)), seen=seen),
         _(
             "Looked for {patterns}, such as {example}.",
             patterns=_(" and ").join(settings.scan.patterns),

@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import Protocol, TextIO
 
 from batchupload.colour import DUMB, Line, Span, Tone, painted, plain, wanted
+from batchupload.foreign import visible_lines
 from batchupload.progress import GAP, block, line
 from batchupload.snapshot import Snapshot
-from batchupload.stderr import is_waiting, settle
+from batchupload.stderr import Visible, is_waiting, settle
 
 LINE_SECONDS, LIVE_SECONDS = 10.0, 0.25
 """Between two plain lines, and between two looks of the live display."""
@@ -104,10 +105,12 @@ class LiveDisplay:
     def _above(self, text: str) -> None:
         """Write whole lines where the block begins, and the block anew below them."""
         with self._drawing:
+            text = visible_lines(text)
             self._write(f"{BEGIN}{WIPE}{END}{text}{BEGIN}{self._frame}{END}" if self._frame else text)
 
     def _write(self, text: str) -> None:
-        self._out.write(text)
+        draw = self._out.draw if isinstance(self._out, Visible) else self._out.write
+        draw(text)
         self._out.flush()
 
     def _step_aside(self, number: signal.Signals) -> None:

@@ -1,5 +1,6 @@
 """What can be set of a shop: its endpoint, the manifests it gets, the photos it takes."""
 
+import codecs
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -12,6 +13,8 @@ from batchupload.language import _
 
 PhotoField = Literal["face", "back", "hand", "custom"]
 """The photos that a shop of this system may take; `custom` is a fourth that some products have."""
+NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
+"""What Python takes for an encoding and no file has; three of these give halves of characters."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -191,9 +194,12 @@ class ManifestSettings(Section):
     def _known(cls, encoding: str) -> str:
         if encoding != "auto":
             try:
-                "".encode(encoding)
-            except LookupError:
-                raise ValueError(_("no such encoding; try utf-8, gb18030, big5 or utf-16")) from None
+                "".encode(encoding)  # which Python does only with what gives text
+                name = codecs.lookup(encoding).name
+            except (LookupError, UnicodeError, ValueError):
+                name = "undefined"
+            if name in NO_CHARSETS:
+                raise ValueError(_("no such encoding; try utf-8, gb18030, big5 or utf-16"))
         return encoding
 
 
@@ -269,4 +275,4 @@ class PhotoSettings(Section):
     @field_validator("validate_", mode="before")
     @classmethod
     def _off(cls, level: object) -> object:
-        return "off" if level is False else level  # YAML 1.1 reads a bare `off` as false
+        return "off" if level in (False, "no") else level

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from batchupload.changes import Change, Comparison
 from batchupload.failures import Failures, Group, largest
+from batchupload.foreign import visible
 from batchupload.language import _
 from batchupload.ledger import BEFORE
 from batchupload.model import DONE
@@ -88,7 +89,7 @@ def grouped(groups: Sequence[Group]) -> Iterator[str]:
     """The largest groups, with their examples."""
     shown, others = largest(groups, SHOWN)
     for group in shown:
-        yield f"    {group.count:>7,}  {group.reason}{f': {group.message}' if group.message else ''}"
+        yield visible(f"    {group.count:>7,}  {group.reason}{f': {group.message}' if group.message else ''}")
         examples = (_("line {line} {order_id}", line=one.line, order_id=one.order_id) for one in group.examples)
         yield f"             {', '.join(examples)}"
     if others:

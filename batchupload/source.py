@@ -24,6 +24,9 @@ STDIN_LIMIT = 1 << 30
 """Bytes of it at most; they are kept in memory, compressed to about a fifth."""
 BLOCK = 128 * 1024
 """Bytes that are read, and known again, at a time."""
+MUCH, MOST_TIMES = 16 << 20, 200
+"""A gzip file that unpacks to more bytes than the first, and to more than so many times its size, is no manifest:
+one of orders that differ gets a tenth of its size at best, one of a single byte a thousandth."""
 _GZIP = b"\x1f\x8b\x08"
 
 
@@ -148,9 +151,20 @@ def _same(source: Source) -> Generator[bytes, None, None]:
 
 def _unpacked(source: Source) -> Generator[bytes, None, None]:
     """What a gzip file holds."""
+    size, most = 0, max(MUCH, source.stamp[0] * MOST_TIMES)
     try:
         with io.BufferedReader(_Stream(_same(source))) as packed, gzip.GzipFile(fileobj=packed, mode="rb") as file:
             while block := file.read1(BLOCK):
+                size += len(block)
+                if size > most:
+                    raise ManifestError(
+                        _(
+                            "{path}: this gzip file unpacks to over {times} times its size: it is no manifest, or one "
+                            "of blank lines. Unpack it, look at it, and save the rows anew.",
+                            path=source.path,
+                            times=MOST_TIMES,
+                        )
+                    )
                 yield block
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise ManifestError(

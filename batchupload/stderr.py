@@ -1,4 +1,4 @@
-"""Standard error that keeps nobody waiting: where its reader stalls, lines are lost, and the run goes on."""
+"""Standard output and error: what others wrote is made visible there, and a slow reader of errors holds up nobody."""
 
 import io
 import os
@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from batchupload.awake import wait_until
+from batchupload.foreign import visible_lines
 from batchupload.language import _
 
 if TYPE_CHECKING:
@@ -21,6 +22,21 @@ AT_ONCE = 32 << 10
 """Bytes of one write, so that it shows whether the reader takes any."""
 SETTLE_SECONDS = 1.0
 """How long a reader that takes nothing is waited for, at the end."""
+
+
+class Visible(io.TextIOWrapper):
+    """A stream to a person: no text of others that got into a message moves the cursor or turns what stands there."""
+
+    colours = False
+    """Whether ours are let through."""
+
+    def write(self, text: str, /) -> int:
+        """Write what can be seen of it, with its line breaks."""
+        return super().write(visible_lines(text, colours=self.colours))
+
+    def draw(self, text: str) -> None:
+        """Write it as it is: the live display, which moves the cursor itself."""
+        super().write(text)
 
 
 class Unhurried(io.RawIOBase):
@@ -110,17 +126,26 @@ def _missing(lines: int) -> str:
     return _("… {lost:,} lines are missing here: nobody read them in time\n", lost=lines).rstrip()
 
 
-def unhurried() -> io.TextIOWrapper:
-    """A standard error of this kind in place of the present one."""
+def unhurried() -> Visible:
+    """A standard error of both kinds in place of the present one."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     # A character the screen can't show is no reason to end.
-    return io.TextIOWrapper(
+    return Visible(
         Unhurried(2),  # type: ignore[arg-type]
         encoding,
         "backslashreplace",
         line_buffering=True,
         write_through=True,
     )
+
+
+def seen(stream: TextIO) -> Visible | TextIO:
+    """A standard output of the first kind in place of `stream`."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    encoding, by_line = stream.encoding, stream.line_buffering
+    # A name that the screen can't show is no reason to end.
+    return Visible(stream.detach(), encoding, "backslashreplace", line_buffering=by_line)
 
 
 def is_waiting(stream: io.TextIOBase | TextIO) -> bool:

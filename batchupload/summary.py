@@ -1,6 +1,5 @@
 """Endings → counts, and what they tell a person at the end of a run."""
 
-import json
 import shlex
 from bisect import bisect_left
 from collections import Counter
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from batchupload.bounds import Verdict
 from batchupload.cells import pad, width, wrap
+from batchupload.foreign import to_json
 from batchupload.language import N_, _, several, together
 from batchupload.model import DONE, Attempt, Ending, NoteKind, Outcome
 from batchupload.model import Verdict as AttemptVerdict
@@ -181,7 +181,7 @@ class Summary:
 
     def as_json(self) -> str:
         """For machines, on one line."""
-        return json.dumps(self.facts(), ensure_ascii=False)
+        return to_json(self.facts())
 
     def facts(self) -> dict[str, object]:
         """For machines."""

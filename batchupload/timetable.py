@@ -14,7 +14,6 @@ T = TypeVar("T", bound=float)
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)", re.ASCII)
 _BYTES = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([BKMG])(?:i?B)?(?:/s)?", re.ASCII | re.IGNORECASE)
 _UNITS = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_MINUTES_OF_DAY = 24 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +77,10 @@ def timetable(value: object, limit: Callable[[object], float | None]) -> Timetab
 
 
 def _minute(time: object) -> int:
-    # YAML 1.1 reads an unquoted 23:00 as the number 23 × 60.
-    if isinstance(time, int) and not isinstance(time, bool) and 0 <= time < _MINUTES_OF_DAY:
-        return time
     if found := _CLOCK.fullmatch(str(time).strip()):
         return int(found[1]) * 60 + int(found[2])
     raise ValueError(_('give times of day such as "08:00", not {time!r}', time=time))
 
 
 def _is_off(value: object) -> bool:
-    # YAML 1.1 reads a bare `off` as false.
-    return value is None or value is False or (isinstance(value, str) and value.strip().lower() == "off")
+    return value is None or value is False or (isinstance(value, str) and value.strip().lower() in {"off", "no"})

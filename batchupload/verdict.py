@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from batchupload.expressions import expression
+from batchupload.foreign import writable
 from batchupload.language import _
 from batchupload.model import Cause, Finding, NoReply, Phase, Reply, Verdict
 from batchupload.reasons import Reason
@@ -275,7 +276,7 @@ def _code(value: object) -> int | None:
 
 
 def _tidy(text: str) -> str:
-    start = text.lstrip()[: 2 * MESSAGE_LIMIT]
+    start = writable(text.lstrip()[: 2 * MESSAGE_LIMIT])
     return _CHARACTERS_OF_CONTROL.sub(" ", start).strip()[:MESSAGE_LIMIT]
 
 

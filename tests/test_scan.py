@@ -252,7 +252,7 @@ def test_folders_that_may_not_be_entered_are_listed(place: Path) -> None:
 def test_names_that_no_screen_shows_are_escaped(place: Path) -> None:
     (place / "photos/HT0001/\udce4\n\u202e.jpg").write_bytes(b"x")
     done = batchupload("scan", "photos", cwd=place)
-    assert r"'HT0001/\udce4\n\u202e.jpg'  fits no pattern" in done.stdout
+    assert r"HT0001/\udce4\n\u202e.jpg  fits no pattern" in done.stdout
 
 
 @pytest.mark.parametrize(
