@@ -98,7 +98,8 @@ def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, str]]:
         name = within
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             name = f"{within}.{child.name}".lstrip(".")
-        if isinstance(child, ast.Call) and (call := ast.unparse(child.func)) in WAITS:
+        call = ast.unparse(child.func) if isinstance(child, ast.Call) else ""
+        if call in WAITS and ast.unparse(child) != "asyncio.sleep(0)":  # which only lets others go first
             yield within, call
         yield from _calls(child, name)
 
