@@ -165,43 +165,48 @@ def held(subject: Subject, content: bytes) -> str:
 
 
 def in_runs(subject: Subject, what: str, contents: Sequence[bytes], keep: Path, tally: Tally) -> None:
-    """Hold inputs as the rows of one run, beside good ones; where that breaks, find which of them did it."""
-    if not contents or subject.together is None:
+    """Hold inputs as the rows of one run, beside good ones; if that breaks, find which of them did it."""
+    tally.outcomes[f"{what}: runs"] += 1
+    fault = in_a_run(subject, contents)
+    if not fault:
         return
+    kind = f"in a run: {fault}"
+    while len(contents) > 1 and f"{what}: {plain(kind)}" not in tally.findings:
+        half = len(contents) // 2
+        parts = [part for part in (contents[:half], contents[half:]) if in_a_run(subject, part) == fault]
+        if not parts:
+            break
+        contents = parts[0]
+    note(what, kind, b"\n--\n".join(contents), "", keep, tally)
+
+
+def in_a_run(subject: Subject, contents: Sequence[bytes]) -> str:
+    """What a run of these inputs breaks; empty if nothing."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    together = subject.together
 
     def work(say: Callable[[str], None]) -> None:
         try:
-            together(folder, contents)
+            if subject.together:
+                subject.together(folder, contents)
         except Broken as broken:
             say(f"broken {broken}")
 
-    fault = ""
     try:
-        for word in apart(work):
-            if word.startswith("broken ") or (word.startswith("ended ") and word != "ended 0"):
-                fault = fault or word.removeprefix("broken ")
+        words = [word.removeprefix("broken ") for word in apart(work)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    tally.outcomes[f"{what}: runs"] += 1
-    if fault and len(contents) > 1:
-        half = len(contents) // 2
-        before = sum(map(len, tally.findings.values()))
-        in_runs(subject, what, contents[:half], keep, tally)
-        if sum(map(len, tally.findings.values())) == before:
-            in_runs(subject, what, contents[half:], keep, tally)
-        if sum(map(len, tally.findings.values())) == before:
-            note(what, f"in a run, only together: {fault}", b"\n--\n".join(contents), "", keep, tally)
-    elif fault:
-        note(what, f"in a run: {fault}", contents[0], "", keep, tally)
+    return next((word for word in words if word != "ended 0"), "")
+
+
+def plain(kind: str) -> str:
+    """A fault without its numbers, so that the same one is counted once."""
+    return re.sub(r"\d[\d,:.]*", "N", kind)
 
 
 def note(what: str, kind: str, content: bytes, again: str, keep: Path, tally: Tally) -> None:
     """Keep an input that broke something, and say so at the first of its kind."""
     keep.mkdir(parents=True, exist_ok=True)
-    kind = re.sub(r"\d[\d,:.]*", "N", kind)
-    files = tally.findings.setdefault(f"{what}: {kind}", [])
+    files = tally.findings.setdefault(f"{what}: {plain(kind)}", [])
     path = keep / f"{what}-{len(tally.findings)}-{len(files)}"
     if len(files) < 5:
         path.write_bytes(content)

@@ -27,17 +27,23 @@ def _drawn(mode: str, size: tuple[int, int], progressive: bool, subsampling: int
 
 def jpeg(random: Random) -> bytes:
     """A JPEG of segments: some changed, some more, some gone, some in another place."""
+    if random.random() < 0.01:
+        return long_decoded(random)
     size = random.choice(((8, 8), (16, 24), (33, 17), (40, 40)))
     mode = random.choice(("L", "RGB", "RGB", "CMYK"))
-    many = random.random() < 0.02  # a large picture takes long only if every scan has to pass over all of it
-    if many:
-        size, mode = random.choice(((1, 2000), (3000, 3000), (6400, 6400))), "L"
     content = _drawn(mode, size, random.random() < 0.5, random.randrange(3), random.choice((0, 0, 1)))
     segments = list(_segments(content))
-    segments = _scans(segments, random) if many else segments
     for _ in range(random.choice((0, 1, 1, 2, 2, 3, 5))):
         segments = random.choice(CHANGES)(segments, random)
     return b"\xff\xd8" + b"".join(_bytes_of(segment, random) for segment in segments)
+
+
+def long_decoded(random: Random) -> bytes:
+    """A large progressive picture with one scan again and again: each is a pass over all pixels, of few bytes."""
+    segments = list(_segments(_drawn("L", random.choice(((3000, 3000), (6400, 6400))), True, 0, 0)))
+    at = random.choice([at for at, segment in enumerate(segments) if segment[0] == 0xDA and len(segment[2]) < 100])
+    again = [segments[at]] * random.choice((300, 3000, 25_000))
+    return b"\xff\xd8" + b"".join(_bytes_of(one, Random(2)) for one in (*segments[:at], *again, *segments[at:]))
 
 
 def _segments(content: bytes) -> Iterator[Segment]:
@@ -77,7 +83,7 @@ def _many(segments: list[Segment], random: Random) -> list[Segment]:
 
 
 def _scans(segments: list[Segment], random: Random) -> list[Segment]:
-    """One scan again and again; each costs a pass over the whole picture, whatever is in it."""
+    """One scan again and again."""
     places = [at for at, segment in enumerate(segments) if segment[0] == 0xDA]
     if not places:
         return segments

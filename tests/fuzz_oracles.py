@@ -175,10 +175,16 @@ def hold_config(content: bytes) -> str:
 
 
 def hold_environment(content: bytes) -> str:
-    """As the variables of a process."""
+    """As the variables of a process, or as options of its command line."""
     lines = content.decode("utf-8", "surrogateescape").split("\n")
     variables = dict(line.split("=", 1) for line in lines if "=" in line)
-    return _loaded(lambda: load(None, variables, {}, send=False))
+    if zlib.crc32(content) % 2:
+        return _loaded(lambda: load(None, variables, {}, send=False))
+    options = {}
+    for name, value in variables.items():
+        section, _, key = name.removeprefix("BATCHUPLOAD_").lower().partition("_")
+        options[f"{section}.{key}"] = (f"--{key}", value)
+    return _loaded(lambda: load(None, {}, options, send=False))
 
 
 def _loaded(loading: Callable[[], object]) -> str:

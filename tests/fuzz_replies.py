@@ -131,7 +131,11 @@ def _repeated(random: Random) -> str:
     thing = "".join(random.choice(REPEATED) for _ in range(random.choice((1, 1, 2))))
     count = LIMIT // len(thing.encode()) - 40
     count = random.choice((10, 1000, count, count, count * 15))
-    return random.choice(("", "<p>", "x", "{")) + thing * count + random.choice(("", '{"code":200}', _json(random)))
+    return (
+        random.choice(("", "<p>", "x", "{"))
+        + thing * count
+        + random.choice(("", "x", "</p>", '{"code":200}', _json(random)))
+    )
 
 
 def _packed(content: bytes, random: Random) -> bytes:

@@ -35,7 +35,7 @@ FIELDS = ("face", "back", "hand")
 RAW = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 SETTINGS = {
     "endpoint": {"allow_plaintext": True},
-    "retry": {"attempts": 1, "base": 0.01, "cap": 0.02},
+    "retry": {"attempts": 1, "base": 0.01, "cap": 0.02, "retry_after_cap": 0.05},
     "pace": {"canary": 0, "concurrency": 4, "probe_after_failures": 100_000, "stop_after_misaddressed": 100_000},
     "timeouts": {"connect": 5, "reply": 20, "photos": 3600},
     "photos": {"small_side": 0},

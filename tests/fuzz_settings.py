@@ -50,6 +50,8 @@ def config(random: Random) -> bytes:
     parts = [_section(random) for _ in range(random.choice((0, 1, 1, 2, 3)))]
     if random.random() < 0.4:
         parts.insert(random.randrange(len(parts) + 1), random.choice(LINES))
+    if random.random() < 0.7 and not any(part.startswith("endpoint:") for part in parts):
+        parts.append("endpoint:\n  url: https://shop.example/upload\n")
     text = "".join(parts) if random.random() < 0.95 else EXAMPLE.read_text(encoding="utf-8")
     content = text.encode(random.choice(("utf-8",) * 18 + ("utf-16", "gb18030")), "replace")
     return spoilt(content, random) if random.random() < 0.2 else content
