@@ -106,9 +106,10 @@ def fuzz(what: str, seed: int, first: int, enough: Enough, keep: Path, tally: Ta
             content = subject.make(Random(f"{seed} {what} {number}"), number)
             note(what, kind, content, f"--what {what} --seed {seed} --first {number} --inputs 1", keep, tally)
 
-        one_by_one(subject, numbers, inputs, kept, tally, what)
-        if subject.together:
-            in_runs(subject, what, list(inputs(numbers[: subject.rows])), keep, tally)
+        killers = one_by_one(subject, numbers, inputs, kept, tally, what)
+        if subject.together:  # without what would only hold up the others
+            rows = [number for number in numbers if number not in killers][: subject.rows]
+            in_runs(subject, what, list(inputs(rows)), keep, tally)
         done += len(numbers)
 
 
@@ -119,8 +120,12 @@ def one_by_one(
     kept: Callable[[str, int], None],
     tally: Tally,
     what: str,
-) -> None:
-    """Hold each input by itself, as fast as that goes; a new process goes on behind one that was killed."""
+) -> set[int]:
+    """Hold each input by itself, as fast as that goes; the numbers of those whose process was killed.
+
+    Another process goes on behind those.
+    """
+    killers = set()
     while numbers:
 
         def work(say: Callable[[str], None], numbers: Sequence[int] = numbers) -> None:
@@ -137,11 +142,13 @@ def one_by_one(
             elif word.startswith("ended "):
                 if word != "ended 0":
                     kept(word, numbers[reached])
+                    killers.add(numbers[reached])
                 break
             else:
                 tally.outcomes[f"{what}: {word}"] += 1
         tally.ran[what] += reached + 1
         numbers = numbers[reached + 1 :] if word != "ended 0" else ()
+    return killers
 
 
 def held(subject: Subject, content: bytes) -> str:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from types import MappingProxyType
 
 import fuzz_manifests
 import fuzz_pictures
@@ -28,9 +27,9 @@ from batchupload.columns import KNOWN_NAMES
 from batchupload.config import ConfigError, load
 from batchupload.endpoint import Endpoint
 from batchupload.manifest import open_manifest, read_rows
-from batchupload.model import PhotoSet, Problem, Reply, Verdict
+from batchupload.model import Problem, Reply, Verdict
 from batchupload.patterns import Reader, field_names, parse_pattern
-from batchupload.photos import load_photos
+from batchupload.photos import PhotoError, media_type_of, validate
 from batchupload.reasons import Reason
 from batchupload.repair import repair
 from batchupload.settings import RetrySettings, TimeoutSettings
@@ -84,20 +83,23 @@ PHOTO_SETTINGS = tuple(
 
 
 def hold_picture(content: bytes) -> str:
-    """As one photo of an order, by one of several settings."""
+    """As a photo, by one of several settings."""
     settings = PHOTO_SETTINGS[zlib.crc32(content) % len(PHOTO_SETTINGS)]
-    mend = (lambda given: repair(given, settings, lambda size: nullcontext())) if settings.repair else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fetched = MappingProxyType({"hand": content or b"x"})
-        found = load_photos({"hand": "x.jpg"}, FOLDER, settings, None, fetched, mend)
-    if isinstance(found, PhotoSet):
-        _writable(*found.notes)
-        return "good"
-    _listed(found)
-    if not found.reason.startswith("photo_"):
-        raise Broken(f"reason {found.reason}")
-    return str(found.reason)
+    done = ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if settings.repair:
+                content, done = repair(content, settings, lambda size: nullcontext())
+            media_type_of(content)
+            validate(content, settings)
+    except PhotoError as error:
+        _listed(error.problem)
+        if not error.problem.reason.startswith("photo_"):
+            raise Broken(f"reason {error.problem.reason}") from None
+        return str(error.problem.reason)
+    _writable(done)
+    return "repaired" if done else "good"
 
 
 def _listed(problem: Problem) -> None:

@@ -240,13 +240,13 @@ def nowhere(names: list[tuple[str, int]], reached: list[tuple[object, ...]]) -> 
             raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
         connect(self, address)
 
-    def noted(host: Any, port: Any, *arguments: Any, **more: Any) -> Any:
+    def noted(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:  # noqa: A002
         name = host.decode() if isinstance(host, bytes) else str(host)
         if not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f:.%]*:[0-9A-Za-z:.%]*", name):
             names.append((name, port))
             name.encode("idna")  # as the real one does
             name = SOMEWHERE
-        return look_up(name, port, *arguments, **{**more, "flags": socket.AI_NUMERICHOST})
+        return look_up(name, port, family, type, proto, flags | socket.AI_NUMERICHOST)
 
     socket.socket.connect = guarded  # type: ignore[method-assign]
     socket.getaddrinfo = noted
