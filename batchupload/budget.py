@@ -34,16 +34,21 @@ def seen_alike(first: Sequence[Finding]) -> str:
     )
 
 
-def overspent(allowed: str, outcomes: Mapping[Outcome, int]) -> str:
-    """How the failures are more than `allowed` (`100` or `5%`), for a person; empty where they are not."""
-    failures, rows = sum(outcomes[outcome] for outcome in FAILURES), sum(outcomes.values())
+def overspent(allowed: str, outcomes: Mapping[Outcome, int], known: int = 0) -> str:
+    """How the failures are more than `allowed` (`100` or `5%`), for a person; empty if they are not.
+
+    Of the failures `known` met what they had met in an earlier run: they say nothing about this one.
+    """
+    failures, rows = sum(outcomes[outcome] for outcome in FAILURES) - known, sum(outcomes.values())
     share = allowed.removesuffix("%")
     most = int(allowed) if share == allowed else rows * float(share) / 100
     if failures <= most or (share != allowed and rows < FEWEST):
         return ""
-    return _(
+    text = _(
         "{failures:,} of {rows:,} rows failed, were rejected or are unknown; {allowed} are allowed.",
         failures=failures,
         rows=rows,
         allowed=allowed,
     )
+    more = _("{known:,} more met the same as in an earlier run, and don't count.", known=known)
+    return f"{text} {more}" if known else text

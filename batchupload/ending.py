@@ -5,6 +5,7 @@ from datetime import datetime
 
 from batchupload.language import _
 from batchupload.model import Attempt, Ending, Note, NoteKind, Order, Outcome, Problem, Row, Streak, Verdict
+from batchupload.nights import is_known
 from batchupload.reasons import Reason
 from batchupload.survey import Relation
 
@@ -109,6 +110,7 @@ def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, deta
     if outcome is Outcome.REJECTED and _doubtful(order):
         earlier = _("an attempt before it may have been accepted")
     started: datetime | None = order.attempts[0].started_at if order.attempts else None
+    known = not order.attempts or is_known(order.standing, order.digest, order.attempts[-1].finding)
     return Ending(
         order.row,
         outcome,
@@ -118,6 +120,7 @@ def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, deta
         started,
         seconds if order.attempts else 0.0,
         order.notes,
+        known,
     )
 
 

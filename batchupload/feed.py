@@ -77,8 +77,12 @@ class Feed:
             pending = [manifest.pending for manifest in left if manifest.pending]
             if pending:
                 await asyncio.wait(pending, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        self._threads.shutdown()
+        self.close()
         return []
+
+    def close(self) -> None:
+        """Read no more."""
+        self._threads.shutdown()
 
     def _begin(self, manifest: Manifest) -> None:
         loop = asyncio.get_running_loop()

@@ -168,7 +168,7 @@ async def _execute(wish: Wish, settings: Settings, plan: Plan, record: OnRecord)
             if plan.deadline
             else None,
         ):
-            await pipeline.run(feed)
+            await pipeline.run(feed, _feed(plan, wish, settings))
         await recorder.finish()
         seconds = loop.time() - started
         summary = Summary(

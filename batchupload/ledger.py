@@ -21,7 +21,7 @@ from batchupload.foreign import restored, stored, to_json, writable
 from batchupload.language import _
 from batchupload.ledger_file import LedgerError, distrusted, failed, hold, watched
 from batchupload.model import Attempt, Ending, Loaded, Standing, Verdict
-from batchupload.nights import LastSend, Night, night, streak
+from batchupload.nights import LIES_ELSEWHERE, LastSend, Night, met, night, streak
 
 COMMIT_SECONDS = 60.0
 """The longest a commit may take; a disk that takes longer is given up."""
@@ -87,6 +87,7 @@ class Ledger:
         self._endpoint = ""
         self._manifests: dict[Path, int] = {}
         self._nights: Mapping[int, Night] = {}
+        self._began = datetime.now().astimezone()
 
     def last_run(self) -> DeadRun | None:
         """The newest run, if it has no end. Raises `LedgerError`."""
@@ -129,7 +130,7 @@ class Ledger:
 
     async def start_run(self, started_at: datetime, endpoint: str, manifests: Sequence[Path], report: Path) -> None:
         """Put the run on record. Raises `LedgerError`."""
-        self._endpoint = endpoint
+        self._endpoint, self._began = endpoint, started_at
         self._nights = await self._do(self._read, read_nights, endpoint)
         self._manifests = {path: place for place, path in enumerate(manifests)}
         row = (
@@ -165,6 +166,7 @@ class Ledger:
     def _standings(self, database: sqlite3.Connection, order_ids: str) -> Mapping[str, Standing]:
         found: dict[str, Standing] = {}
         last: dict[str, dict[int, LastSend]] = {}
+        trouble: dict[str, set[tuple[bytes, str, str]]] = {}
         for order_id, run, photos, word, reason, message in database.execute(
             "SELECT order_id, run, photos, verdict, reason, message FROM attempts "
             "WHERE order_id IN (SELECT value FROM json_each(?)) "
@@ -175,12 +177,16 @@ class Ledger:
             found[order_id] = found.get(order_id, Standing()).after(verdict, photos, run)
             if verdict is Verdict.ACCEPTED:
                 last.pop(order_id, None)
+                trouble.pop(order_id, None)
             else:
                 last.setdefault(order_id, {})[run] = LastSend(run, photos, verdict, reason or "", message or "")
+                if reason and reason not in LIES_ELSEWHERE:
+                    trouble.setdefault(order_id, set()).add(met(photos, reason, message or ""))
         released = read_released(database, last) if last else {}
         for order_id, sends in last.items():
-            nights = streak(sends.values(), self._nights, released.get(order_id, 0))
-            found[order_id] = replace(found[order_id], streak=nights)
+            nights = streak(sends.values(), self._nights, self._began, released.get(order_id, 0))
+            known = frozenset(trouble.get(order_id, ()))
+            found[order_id] = replace(found[order_id], streak=nights, met=known)
         return found
 
     async def begin(self, several: Iterable[Loaded]) -> None:
@@ -313,15 +319,21 @@ def open_ledger(path: Path) -> Generator[Ledger, None, None]:
 def read_nights(database: sqlite3.Connection, endpoint: str) -> Mapping[int, Night]:
     """The runs against `endpoint`, as far as they count against orders; what is purged counts no more."""
     return {
-        run: night(date, ended=bool(ended), stopped=stopped, answered=bool(answered))
-        for run, date, ended, stopped, answered in database.execute(
-            "SELECT id, substr(started_at, 1, 10), ended_at IS NOT NULL AND manifests <> '[]' AND json_valid(summary), "
+        run: night(_instant(began), ended=bool(ended), stopped=stopped, answered=bool(answered))
+        for run, began, ended, stopped, answered in database.execute(
+            "SELECT id, started_at, ended_at IS NOT NULL AND manifests <> '[]' AND json_valid(summary), "
             "CASE WHEN json_valid(summary) THEN json_extract(summary, '$.stopped') END, CASE WHEN json_valid(summary) "
             "THEN json_extract(summary, '$.outcomes.uploaded') > 0 OR json_extract(summary, '$.outcomes.rejected') > 0 "
             "END FROM runs WHERE endpoint = ?",
             (endpoint,),
         )
     }
+
+
+def _instant(text: str) -> datetime:
+    """A moment with its offset from UTC."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.astimezone()
 
 
 def read_released(database: sqlite3.Connection, order_ids: Iterable[str]) -> Mapping[str, int]:

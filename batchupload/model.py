@@ -248,7 +248,10 @@ class Standing:
     doubtful_run: int | None = None
     """The run whose attempt may have been accepted without our knowing, where no accepted one came since."""
     streak: Streak | None = None
-    """The nights that it failed on, up to now; `after` leaves that alone."""
+    """The nights that it failed on, up to now; `after` leaves that alone, and `met`."""
+    met: frozenset[tuple[bytes, str, str]] = frozenset()
+    """What its sends met since the last that was accepted: digest of the photos, reason, and what is the same in the
+    message each time."""
 
     def after(self, verdict: Verdict, digest: bytes, run: int) -> "Standing":
         """The standing after one more attempt with the photos of `digest`.
@@ -293,6 +296,8 @@ class Ending:
     seconds: float = 0.0
     notes: tuple[Note, ...] = ()
     """What `detail` says of the photos, to be counted."""
+    known: bool = False
+    """Whether nothing new went wrong: nothing was sent, or it met what it had met in an earlier run."""
 
     @property
     def finding(self) -> Finding | None:

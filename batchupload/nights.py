@@ -1,9 +1,12 @@
 """An order's attempts, as the ledger has them → the nights running on which it failed. Pure."""
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from batchupload.model import Streak, Verdict
+from batchupload.failures import common
+from batchupload.model import Finding, Standing, Streak, Verdict
 from batchupload.reasons import Reason
 
 LIES_ELSEWHERE: frozenset[str] = frozenset(
@@ -20,16 +23,21 @@ WENT_WRONG_WITH_ALL = frozenset({Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, R
 COUNTS_NOTHING: frozenset[Verdict] = frozenset()
 COUNTS_REFUSALS = frozenset({Verdict.REJECTED})
 COUNTS_ALL = frozenset({Verdict.REJECTED, Verdict.RETRY, Verdict.AMBIGUOUS})
+APART = timedelta(hours=12)
+"""Two nights begin at least this far apart. Nightly runs are 24 hours apart (23 if the clocks change), and may start
+some hours late; what runs again after midnight, or the next morning, belongs to the night before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Night:
     """A run, as far as it counts against the orders that it tried."""
 
-    date: str
-    """The local date on which it began: runs of one date are one night, also where they go on after midnight."""
+    began: datetime
+    """The moment at which it began, with its offset from UTC."""
     counts: frozenset[Verdict]
     """Last verdicts that count."""
+    repeated: bool = False
+    """Whether only what the order had met on a night before counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +51,82 @@ class LastSend:
     message: str
 
 
-def night(date: str, *, ended: bool, stopped: str | None, answered: bool) -> Night:
+def met(photos: bytes, reason: str, message: str) -> tuple[bytes, str, str]:
+    """What a send met, without what differs from one time to the next."""
+    return photos, reason, common(message, "")
+
+
+def is_known(standing: Standing, photos: bytes | None, finding: Finding) -> bool:
+    """Whether an order met, with the same photos, what it had met in an earlier run. It says nothing about this run."""
+    return photos is not None and met(photos, finding.reason, finding.message) in standing.met
+
+
+def night(began: datetime, *, ended: bool, stopped: str | None, answered: bool) -> Night:
     """What counts of a run; `stopped` is why it ended early, `answered` whether the endpoint took or refused any order.
 
-    A run that died, or ended early for what went wrong with all, says nothing of an order. In one that was stopped an
-    order may have had attempts to come, and where nothing was answered the endpoint may have been at fault: there only
-    a refusal is certain.
+    A run that died says nothing of an order. If a run ended early for what went wrong with all, a refusal counts only
+    if the order had met the same on a night before: then it is the order's own. In a run that was stopped an order may
+    have had attempts to come, and if nothing was answered the endpoint may have been at fault: only a refusal is
+    certain.
     """
-    if not ended or stopped in WENT_WRONG_WITH_ALL:
-        return Night(date, COUNTS_NOTHING)
-    return Night(date, COUNTS_ALL if answered and not stopped else COUNTS_REFUSALS)
+    if not ended:
+        return Night(began, COUNTS_NOTHING)
+    if stopped in WENT_WRONG_WITH_ALL:
+        return Night(began, COUNTS_REFUSALS, repeated=True)
+    return Night(began, COUNTS_ALL if answered and not stopped else COUNTS_REFUSALS)
 
 
-def streak(sends: Iterable[LastSend], nights: Mapping[int, Night], released: int = 0) -> Streak | None:
-    """The nights running on which an order failed, by the last sends of each run in their order.
+def streak(sends: Iterable[LastSend], nights: Mapping[int, Night], now: datetime, released: int = 0) -> Streak | None:
+    """The nights running on which an order failed, by the last sends of each run in their order, up to `now`.
 
     An upload ends them, as do other photos; those up to the `released` run don't count. A night that says nothing of
     the order neither counts nor ends them.
     """
-    found: Streak | None = None
+    counted: list[tuple[datetime, LastSend]] = []
+    refused: list[tuple[datetime, tuple[bytes, str, str]]] = []
     for send in sends:
-        if send.verdict is Verdict.ACCEPTED or (found and found.photos != send.photos):
-            found = None
+        if send.verdict is Verdict.ACCEPTED or (counted and counted[-1][1].photos != send.photos):
+            counted, refused = [], []
         at = nights.get(send.run)
         if at is None or send.run <= released or send.verdict not in at.counts or send.reason in LIES_ELSEWHERE:
             continue
-        before, first = (found.nights - (found.last == at.date), found.first) if found else (0, at.date)
-        found = Streak(send.photos, before + 1, first, at.date, send.reason, send.message)
-    return found
+        key = met(send.photos, send.reason, send.message)
+        if not at.repeated or any(key == one and abs(at.began - then) >= APART for then, one in refused):
+            counted.append((at.began, send))
+        refused.append((at.began, key))
+    kept = [counted[place] for place in in_order([*(began for began, _ in counted), now]) if place < len(counted)]
+    return _streak(kept) if kept else None
+
+
+def _streak(counted: Sequence[tuple[datetime, LastSend]]) -> Streak:
+    """The nights of these runs, which follow each other: each is another date of the zone in which the first began."""
+    first = last = counted[0][0]
+    nights = 1
+    for began, _send in counted:
+        if began - last >= APART and began.astimezone(first.tzinfo).date() != last.astimezone(first.tzinfo).date():
+            nights, last = nights + 1, began
+    send = counted[-1][1]
+    until = last.astimezone(first.tzinfo).date().isoformat()
+    return Streak(send.photos, nights, first.date().isoformat(), until, send.reason, send.message)
+
+
+def in_order(moments: Sequence[datetime]) -> Sequence[int]:
+    """The places of the most `moments` that can be had without one that goes back, in their order.
+
+    Runs follow each other, so what is left out began with a clock that was wrong, ahead or behind. Of several such
+    choices it is the one that ends earliest.
+    """
+    tails: list[datetime] = []
+    ends: list[int] = []
+    before: list[int] = []
+    for place, moment in enumerate(moments):
+        length = bisect_right(tails, moment)
+        before.append(ends[length - 1] if length else -1)
+        tails[length : length + 1] = [moment]
+        ends[length : length + 1] = [place]
+    found: list[int] = []
+    place = ends[-1] if ends else -1
+    while place >= 0:
+        found.append(place)
+        place = before[place]
+    return found[::-1]

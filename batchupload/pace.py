@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ PROBE_FIRST, PROBE_CAP = 1.0, 30.0
 """Seconds between probes of an endpoint that is down: the first wait, doubled each time up to the cap."""
 CANARY_SENDS = 4
 """Sends at once while the first orders go ahead."""
+SLOW_FAILURES, SLOW_SECONDS = 3, 120.0
+"""An endpoint is down, too, once this many attempts in a row failed that together took this many seconds: two uploads
+that stall take that long, and the third shows that it was not these orders. Ten in a row may take a quarter of an hour.
+"""
 OVERLOAD = frozenset(
     {Reason.RATE_LIMITED, Reason.UNAVAILABLE, Reason.REPLY_TIMEOUT, Reason.CONNECT_TIMEOUT, Reason.UPLOAD_STALLED}
 )
@@ -61,7 +66,11 @@ class Pace:
         self._now = now
         self._rate = rate
         self._paused_until = 0.0
-        self._failures = 0
+        self._failures: Counter[Reason] = Counter()
+        """What the attempts in a row met that the endpoint neither accepted nor refused."""
+        self._failing_seconds = 0.0
+        """Seconds that these took, each counted by itself."""
+        self._cautious = True
         self._misaddressed = 0
         self._answered = False
         self._down_since = 0.0
@@ -95,7 +104,19 @@ class Pace:
     @property
     def why(self) -> str:
         """Why it is as many, for a person."""
-        return _("the first orders go ahead") if self._testing else self._limit.why
+        return self._nothing_through or (_("the first orders go ahead") if self._testing else self._limit.why)
+
+    @property
+    def _nothing_through(self) -> str:
+        """How the sends in a row went that the endpoint neither accepted nor refused; empty if they are few."""
+        failed = self._failures.total()
+        if not failed or (self._answered and failed < SLOW_FAILURES):
+            return ""
+        [(reason, _count)] = self._failures.most_common(1)
+        what = {"count": failed, "reason": reason, "seconds": self._failing_seconds / failed}
+        if self._answered:
+            return _("no upload gets through: {count} tried, {reason}, {seconds:.0f} s each", **what)
+        return _("no upload has got through yet: {count} tried, {reason}, {seconds:.0f} s each", **what)
 
     @property
     def capped(self) -> str:
@@ -107,12 +128,14 @@ class Pace:
 
     @property
     def _testing(self) -> bool:
-        return len(self._first) < self._settings.canary
+        return self._cautious and len(self._first) < self._settings.canary
 
     @property
     def down(self) -> bool:
         """Whether the endpoint seems to be down, so that one order at a time probes it."""
-        return self._failures >= self._settings.probe_after_failures
+        failed = self._failures.total()
+        slow = failed >= SLOW_FAILURES and self._failing_seconds >= SLOW_SECONDS
+        return slow or failed >= self._settings.probe_after_failures
 
     @property
     def paused(self) -> float:
@@ -192,29 +215,44 @@ class Pace:
                 self._earn(0.0)
             self._retries -= 1
 
-    def learn(self, turn: Turn, attempt: Attempt) -> None:
-        """Take in what an attempt found and how long it took; this may end the run, or change how many go at once."""
+    def no_more_untried(self) -> None:
+        """Be as fast as may be, even if fewer than `canary` orders told how the run goes: none is left to tell more."""
+        self._cautious = False
+        self._moved.set()
+
+    def learn(self, turn: Turn, attempt: Attempt, *, known: bool = False) -> None:
+        """Take in what an attempt found and how long it took; this may end the run, or change how many go at once.
+
+        If the order is `known` to have met the same in an earlier run, and the endpoint answers in this one, what it
+        met says nothing about this run.
+        """
         finding = attempt.finding
+        settled = finding.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}
+        self._answered = self._answered or settled
+        tells = not known or not self._answered or self.down
         self.waits.sends += 1
         self.waits.uploading += attempt.uploading
         self.waits.answering += attempt.seconds - attempt.uploading
-        if turn.first and self._testing:
+        if turn.first and tells and len(self._first) < self._settings.canary:
             self._first.append(finding)
-            if not self._testing and (seen := seen_alike(self._first)):
+            if len(self._first) == self._settings.canary and (seen := seen_alike(self._first)):
                 self._stop.ask(Reason.CANARY, seen)
         if finding.retry_after and finding.verdict is Verdict.RETRY:
             self._paused_until = max(self._paused_until, self._now() + finding.retry_after)
-        if finding.verdict in {Verdict.ACCEPTED, Verdict.REJECTED}:
-            self._answered = True
-            self._failures = self._misaddressed = 0
+        if settled:
+            self._failures.clear()
+            self._failing_seconds = 0.0
+            self._misaddressed = 0
             self._probe_wait = PROBE_FIRST
             self._limit.answered(attempt.began, attempt.seconds, attempt.bytes_sent, self._under_way)
             self.waits.answered += attempt.seconds
             self.waits.at_best += attempt.seconds * self._best.share_of_best(attempt.seconds, attempt.bytes_sent)
+        elif not tells:
+            pass
         elif finding.verdict is Verdict.MISADDRESSED:
             self._learn_of_wrong_address(finding)
         elif finding.reason is not Reason.WORKER_LOST:  # which says nothing of the endpoint
-            self._learn_of_failure(turn, finding)
+            self._learn_of_failure(turn, attempt)
         if finding.reason in OVERLOAD:
             self.waits.overloaded += 1
             self._limit.overloaded(attempt.began)
@@ -225,9 +263,10 @@ class Pace:
         if self._misaddressed >= patience:
             self._stop.ask(Reason.ADDRESS_REFUSED, _("Last met: {met}", met=_met(finding)))
 
-    def _learn_of_failure(self, turn: Turn, finding: Finding) -> None:
-        was_down = self.down
-        self._failures += 1
+    def _learn_of_failure(self, turn: Turn, attempt: Attempt) -> None:
+        finding, was_down = attempt.finding, self.down
+        self._failures[finding.reason] += 1
+        self._failing_seconds += attempt.seconds
         self._misaddressed = 0
         if not self.down:
             return

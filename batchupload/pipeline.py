@@ -1,8 +1,11 @@
 """The job: rows → orders → photo sets → sends → endings → report, in one TaskGroup."""
 
 import asyncio
+import math
+import random
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from batchupload.ending import after_last_attempt, not_tried_again, unsent
 from batchupload.feed import Feed
 from batchupload.loading import Loading
 from batchupload.model import Ending, Loaded, Order, Row, Standing
+from batchupload.nights import is_known
 from batchupload.pace import Pace, Turn
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
@@ -26,6 +30,15 @@ QUEUED = 32
 """Orders that wait for the photo stage, and batches of endings that wait for the recorder."""
 PASS_OVER_SECONDS = 1.0
 """How long a photo folder may keep `QUEUED` orders waiting before those of others pass by."""
+LOOK_AHEAD = 20_000
+"""Rows among which the orders that go first are chosen, at least: reading them twice takes about a second."""
+LOOK_AHEAD_SECONDS = 2.0
+"""The longest that a manifest which stalls is waited for while these are chosen."""
+AHEAD_SECONDS = 30.0
+"""The longest that the others wait for these: some may stall, and then the others go on beside them."""
+
+_Place = tuple[Path, int, str]
+"""Manifest, line and order, so that no other row that came to this line is taken for it."""
 
 
 @dataclass(slots=True)
@@ -59,6 +72,7 @@ class Pipeline:
         self._survey = survey
         self._site = site
         self._sends = send
+        self._force = force
         self._pace = pace
         self._stop = stop
         self._recorder = recorder
@@ -69,17 +83,24 @@ class Pipeline:
         self._ended: asyncio.Queue[tuple[Sequence[Ending], int] | None] = asyncio.Queue(QUEUED)
         self._room = asyncio.Semaphore(IN_HAND)
         self._in_hand = 0
+        self._ahead: set[_Place] = set()
+        """Rows of the orders that go first and were not sent yet."""
+        self._none_ahead = asyncio.Event()
         self._lanes: dict[Path, Lane] = {}
 
-    async def run(self, rows: Feed) -> None:
-        """Bring every row to its ending."""
+    async def run(self, rows: Feed, ahead: Feed | None = None) -> None:
+        """Bring every row to its ending. `ahead` reads the same rows, of which some are to go first."""
         async with asyncio.TaskGroup() as group:
             drain = group.create_task(self._stop.drained(self._settings.timeouts.drain))
             recorder = group.create_task(self._record())
             group.create_task(self._route(group))
             if self._sends:
                 group.create_task(self._dispatch(group))
-            await self._feed(rows)
+            untried = await self._never_tried(ahead) if ahead and self._sends else None
+            # Open before the first send, so that a manifest that is replaced in mid-run is read to its end.
+            held = [] if self._stop.impatient else await rows.read(self._waits)
+            first = await self._send_first(untried) if untried is not None else frozenset()
+            await self._feed(held, rows, first)
             await self._orders.join()
             await self._orders.put(None)
             await self._loaded.put(None)
@@ -87,13 +108,73 @@ class Pipeline:
             await recorder
             drain.cancel()
 
-    async def _feed(self, rows: Feed) -> None:
-        """Rows → orders that are to be sent, and the endings of the others; all of them, unless it must end at once."""
+    async def _never_tried(self, rows: Feed) -> list[Order]:
+        """As many orders as the canary has, each of those never tried as likely as any other."""
+        most, seen, read = self._settings.pace.canary, 0, 0
+        chance = random.Random(0)  # the same list gives the same orders
+        chosen: list[Order] = []
+        while most and self._stop.cause is None and (read < LOOK_AHEAD or seen < most):
+            if not (batch := await rows.read(lambda seconds: seconds < LOOK_AHEAD_SECONDS)):
+                break
+            read += len(batch)
+            # An order that stands more than once is left to the place where its first row comes.
+            batch = [row for row in batch if not row.problem and self._survey.place(row) is None]
+            standings = await self._standings(batch)
+            for row in batch:
+                order = Order(row, standings.get(row.order_id, Standing()))
+                if order.standing != Standing() and not self._force:
+                    continue
+                seen += 1
+                if len(chosen) < most:
+                    chosen.append(order)
+                elif (place := chance.randrange(seen)) < most:
+                    chosen[place] = order
+        rows.close()
+        return chosen
+
+    async def _send_first(self, orders: Sequence[Order]) -> frozenset[_Place]:
+        """Have these orders sent, and tell their rows.
+
+        They show whether something is wrong with this run; those in front may have been refused night after night.
+        """
+        first = frozenset(_place(order.row) for order in orders)
+        self._ahead.update(first)
+        for order in orders:
+            await self._take(order)
+        if first:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AHEAD_SECONDS):
+                    await self._none_ahead.wait()
+        else:
+            self._pace.no_more_untried()
+        return first
+
+    def _no_more_ahead(self, row: Row) -> None:
+        """Know that this order was sent, or came to its end without."""
+        if self._ahead:
+            self._ahead.discard(_place(row))
+            if not self._ahead:
+                self._pace.no_more_untried()
+                self._none_ahead.set()
+
+    async def _take(self, order: Order) -> None:
+        await self._room.acquire()
+        self._in_hand += 1
+        await self._orders.put(order)
+
+    async def _feed(self, held: Sequence[Row], rows: Feed, first: frozenset[_Place]) -> None:
+        """Rows → orders that are to be sent, and the endings of the others; all of them, unless it must end at once.
+
+        `held` are the first rows; those of orders that went `first` are under way already.
+        """
         seen = bytearray(len(self._survey.repeated))
-        while not self._stop.impatient and (batch := await rows.read(self._waits)):
+        batch = held
+        while not self._stop.impatient and batch:
             standings = await self._standings(batch)
             endings: list[Ending] = []
             for row in batch:
+                if _place(row) in first:
+                    continue
                 try:
                     step = self._fed(row, standings.get(row.order_id, Standing()), seen)
                 except Exception as error:  # noqa: BLE001 - a boundary: a fault at one row is that row's
@@ -101,11 +182,10 @@ class Pipeline:
                 if isinstance(step, Ending):
                     endings.append(step)
                 else:
-                    await self._room.acquire()
-                    self._in_hand += 1
-                    await self._orders.put(step)
+                    await self._take(step)
             if endings:
                 await self._ended.put((endings, 0))
+            batch = [] if self._stop.impatient else await rows.read(self._waits)
 
     def _fed(self, row: Row, standing: Standing, seen: bytearray) -> Order | Ending:
         place = self._survey.place(row)
@@ -194,10 +274,15 @@ class Pipeline:
     async def _attempt(self, loaded: Loaded, turn: Turn) -> Ending | tuple[Order, float]:
         """One attempt → the ending, or the order and the seconds until its next attempt."""
         order, photos = loaded.order, loaded.photo_set
-        limit = self._settings.retry.order_limit - self._elapsed(order)
-        attempt = await self._site.send(order.row.order_id, photos, limit)
+        if (waited := self._elapsed(order)) >= self._settings.retry.order_limit:  # at the gate, or before it
+            self._recorder.never_began(loaded)
+            self._site.drop(photos)
+            return after_last_attempt(order, waited, exhausted=False)
+        # An attempt that begins has its own time: one that the order's cuts short would be ambiguous by our doing.
+        attempt = await self._site.send(order.row.order_id, photos, math.inf)
         self._recorder.ended(loaded, attempt)
-        self._pace.learn(turn, attempt)
+        self._pace.learn(turn, attempt, known=is_known(order.standing, photos.digest, attempt.finding))
+        self._no_more_ahead(order.row)
         order = order.after(attempt, photos.digest)
         elapsed = self._elapsed(order)
         if attempt.finding.reason is Reason.INTERNAL_ERROR:  # at a worker
@@ -212,7 +297,8 @@ class Pipeline:
     async def _end(self, endings: Sequence[Ending], *, sends: int = 0) -> None:
         """Hand on endings of orders, the last of `sends`: their places are taken until that is on record."""
         await self._ended.put((endings, sends))
-        for _ending in endings:
+        for ending in endings:
+            self._no_more_ahead(ending.row)
             self._room.release()
             self._in_hand -= 1
             self._orders.task_done()
@@ -232,3 +318,7 @@ class Pipeline:
             ended = [one for one in some if one]
             await self._recorder.record([ending for endings, _ in ended for ending in endings])
             self._pace.settled(sum(sends for _, sends in ended))
+
+
+def _place(row: Row) -> _Place:
+    return row.manifest, row.line, row.order_id

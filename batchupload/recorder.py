@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-from batchupload.budget import overspent
+from batchupload.budget import FAILURES, overspent
 from batchupload.language import _
 from batchupload.ledger import Ledger
 from batchupload.ledger_file import LedgerError
@@ -40,6 +40,8 @@ class Recorder:
         self._stop = stop
         self._row_log = row_log
         self._max_failures = max_failures
+        self._known = 0
+        """Failures that met what they had met in an earlier run."""
         self.lost: Reason | None = None
         """Which record can no longer be written, if one can't."""
         self.unreported: list[Ending] = []
@@ -93,9 +95,10 @@ class Recorder:
             return
         for ending in endings:
             self._tally.add(ending)
+            self._known += ending.known and ending.outcome in FAILURES
             if self._row_log:
                 self._row_log.ended(ending)
-        if self._max_failures and (seen := overspent(self._max_failures, self._tally.outcomes)):
+        if self._max_failures and (seen := overspent(self._max_failures, self._tally.outcomes, self._known)):
             self._stop.ask(Reason.MAX_FAILURES, seen)
 
     async def finish(self) -> None:

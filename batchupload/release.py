@@ -90,12 +90,12 @@ def _failing(database: sqlite3.Connection, order_ids: Sequence[str]) -> Iterator
         "WHERE order_id IN (SELECT value FROM json_each(?)) ORDER BY order_id, endpoint, run, number",
         (json.dumps(list(order_ids)),),
     )
-    nights = {}
+    nights, now = {}, datetime.now().astimezone()
     for (order_id, endpoint), sends in groupby(found.fetchall(), itemgetter(0, 1)):
         if endpoint not in nights:
             nights[endpoint] = read_nights(database, endpoint)
         last = _last_sends(sends)
-        if running := streak(last.values(), nights[endpoint], released.get(order_id, 0)):
+        if running := streak(last.values(), nights[endpoint], now, released.get(order_id, 0)):
             yield SetAside(order_id, endpoint, max(last), running)
 
 

@@ -51,7 +51,7 @@ class PaceSettings(Section):
     )
     canary: Annotated[int, Field(ge=0, le=10_000)] = Field(
         20,
-        description="The first N orders go a few at once, and the run ends where nearly all meet the same; 0 for none.",
+        description="N orders never tried before go first, and the run ends if nearly all meet the same; 0 for none.",
     )
     max_failures: Annotated[str | None, PlainValidator(number_or_share)] = Field(
         None,
@@ -61,7 +61,8 @@ class PaceSettings(Section):
         5, description="The run ends when its first N orders, or later 4 × N in a row, all find the address wrong."
     )
     probe_after_failures: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        10, description="After N attempts in a row that the endpoint neither accepts nor refuses, one order probes it."
+        10,
+        description="After N attempts in a row neither accepted nor refused, or 3 slow ones, one order probes it.",
     )
     patience_at_start: Annotated[float, Field(ge=0, le=86400)] = Field(
         60.0, description="Seconds of probing after which a run ends where the endpoint never answered."
@@ -114,7 +115,8 @@ class RetrySettings(Section):
         300.0, description="Seconds; a longer Retry-After of the endpoint is cut to this."
     )
     order_limit: Annotated[float, Field(gt=0, le=86400)] = Field(
-        1800.0, description="Seconds; no attempt of an order begins or goes on later than this after its first."
+        1800.0,
+        description="Seconds; no attempt of an order begins later than this after its first, wherever it waited.",
     )
     budget: Annotated[float, Field(ge=0, le=10)] = Field(
         0.2, description="Retries as a share of first sends; above it retries wait (a few each second always go)."

@@ -190,6 +190,7 @@ def pace_now(pace: Pace | None, stop: Stop, rate: Throttle | None, bandwidth: Th
     if pace.down:
         left = duration(round(pace.patience_left))
         note = _("the endpoint takes nothing; one order at a time probes it, for {left} more", left=left)
+        note = f"{note} ({pace.why})"
         return PaceNow(State.DOWN, at_once, under_way, note)
     if pace.paused >= 1:
         note = _("quiet for another {paused:.0f} s, as the endpoint asked", paused=pace.paused)

@@ -6,8 +6,9 @@ import sqlite3
 import subprocess
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import Report, Shop, batchupload, command, environment, outcomes, picture, send, settings_for, under_way
@@ -201,6 +202,72 @@ async def test_an_order_that_the_endpoint_chokes_on_beside_good_ones_is_set_asid
     assert of(report) == ("unknown", "quarantined")
 
 
+STANDING = [f"HT9100{number:02}" for number in range(25)]
+"""Orders in front that are refused night after night, alike."""
+
+
+def in_front(shop: Shop) -> list[str]:
+    for order in STANDING:
+        shop.order(order)
+    return [f"refused@{order}" for order in STANDING]
+
+
+async def test_orders_that_are_refused_each_night_keep_no_good_one_back(shop: Shop) -> None:
+    async with going_wrong(*in_front(shop)) as server:
+        new: list[str] = []
+        for night_of_them in range(6):
+            new = [shop.order(f"HT8{night_of_them:02}{number:03}") for number in range(8)]
+            summary, report = await nights(shop, server.url, 1)
+            ends = outcomes(report)
+            assert summary.exit_code == 1
+            assert {ends[order] for order in new} == {UPLOADED}
+            assert {ends[order] for order in STANDING} == {REFUSED if night_of_them < 3 else ASIDE}
+
+
+async def test_a_night_that_ended_at_its_first_orders_lets_the_next_one_go_on(shop: Shop) -> None:
+    async with going_wrong(*in_front(shop)) as server:
+        summary, report = await nights(shop, server.url, 1)
+        assert (summary.exit_code, summary.stopped) == (3, "canary")
+        new = shop.orders(8, "HT8")
+        summary, report = await nights(shop, server.url, 1)
+        assert summary.exit_code == 1
+        assert {outcomes(report)[order] for order in new} == {UPLOADED}
+
+
+async def test_a_night_that_refuses_all_ends_early_whatever_was_refused_before(shop: Shop) -> None:
+    async with going_wrong(*in_front(shop)) as server:
+        shop.orders(8, "HT8")
+        await nights(shop, server.url, 2)
+        url, port = server.url, server.port
+    shop.orders(200, "HT7")
+    async with Sandbox(SandboxOptions((parse_fault("busy=100%"),)), port=port) as server:
+        summary, _ = await nights(shop, url, 1)
+        assert (summary.exit_code, summary.stopped) == (3, "canary")
+        assert requests(server) <= 20 + 4
+
+
+async def test_a_list_of_nothing_but_known_refusals_comes_to_its_end(shop: Shop) -> None:
+    async with going_wrong(*in_front(shop)) as server:
+        shop.orders(8, "HT8")
+        await nights(shop, server.url, 1)
+        shop.rows = [row for row in shop.rows if not row[0].startswith(("HT8", "HT0"))]
+        settings = settings_for(server.url, pace={"max_failures": 3}, retry={"base": 0.01})
+        summary, report = await send(shop.manifest(), settings)
+    assert summary.exit_code == 1
+    assert set(outcomes(report).values()) == {REFUSED}
+
+
+async def test_photos_that_changed_make_an_order_new_for_the_budget_of_failures(shop: Shop) -> None:
+    async with going_wrong(*in_front(shop)) as server:
+        shop.orders(8, "HT8")
+        await nights(shop, server.url, 1)
+        for order in STANDING[:10]:
+            shop.write(f"{order}/hand.jpg", picture("new", order))
+        settings = settings_for(server.url, pace={"max_failures": 3}, retry={"base": 0.01})
+        summary, _ = await send(shop.manifest(), settings)
+    assert (summary.exit_code, summary.stopped) == (3, "max_failures")
+
+
 async def test_an_invalid_order_keeps_its_more_useful_reason(shop: Shop) -> None:
     shop.order(BAD)
     async with going_wrong(f"refused@{BAD}") as server:
@@ -283,6 +350,10 @@ async def test_what_is_purged_counts_no_more_and_leaves_no_number_of_a_released_
     assert of(report) == REFUSED
 
 
+def began(run: int) -> datetime:
+    return datetime(2026, 11, 20 + run, 22, tzinfo=UTC)
+
+
 def send_of(run: int, verdict: Verdict, reason: str = "server_error", photos: bytes = b"a") -> LastSend:
     return LastSend(run, photos, verdict, reason, "")
 
@@ -308,8 +379,8 @@ def send_of(run: int, verdict: Verdict, reason: str = "server_error", photos: by
 def test_what_counts_against_an_order(
     ended: bool, stopped: str | None, answered: bool, verdict: Verdict, reason: str, counts: bool
 ) -> None:
-    at = night("2026-11-21", ended=ended, stopped=stopped, answered=answered)
-    found = streak([send_of(1, verdict, reason)], {1: at})
+    at = night(began(1), ended=ended, stopped=stopped, answered=answered)
+    found = streak([send_of(1, verdict, reason)], {1: at}, began(9))
     assert (found is not None) == counts
 
 
@@ -326,6 +397,72 @@ def test_what_counts_against_an_order(
     ],
 )
 def test_what_ends_the_count(sends: Sequence[tuple[int, str, bytes]], released: int, count: int) -> None:
-    nights = {run: night(f"2026-11-2{run}", ended=True, stopped=None, answered=True) for run in range(1, 4)}
-    found = streak([send_of(run, Verdict(word), photos=photos) for run, word, photos in sends], nights, released)
+    nights = {run: night(began(run), ended=True, stopped=None, answered=True) for run in range(1, 4)}
+    made = [send_of(run, Verdict(word), photos=photos) for run, word, photos in sends]
+    found = streak(made, nights, began(9), released)
     assert (found.nights if found else 0) == count
+
+
+def counted(moments: Sequence[datetime], now: datetime, stopped: Sequence[str | None] = ()) -> int:
+    """Nights of an order that was refused in runs that began then."""
+    why = dict(enumerate(stopped, 1))
+    nights = {run: night(at, ended=True, stopped=why.get(run), answered=True) for run, at in enumerate(moments, 1)}
+    sends = [send_of(run, Verdict.REJECTED, "endpoint_refused") for run in nights]
+    found = streak(sends, nights, now)
+    return found.nights if found else 0
+
+
+HERE = ZoneInfo("America/New_York")
+EVENINGS = [datetime(2026, 10, 29, 22, tzinfo=HERE) + timedelta(days=day) for day in range(7)]
+"""Of a week in which the clocks are set back."""
+
+
+@pytest.mark.parametrize(
+    ("moments", "nights"),
+    [
+        (EVENINGS, 7),
+        ([at.replace(fold=1) for at in EVENINGS], 7),
+        ([datetime(2026, 3, 6, 1, 30, tzinfo=HERE) + timedelta(days=day) for day in range(4)], 4),
+        ([datetime(2026, 11, 24, 23, 50, tzinfo=UTC), datetime(2026, 11, 25, 0, 10, tzinfo=UTC)], 1),
+        ([datetime(2026, 11, 24, 22, tzinfo=UTC), datetime(2026, 11, 25, 9, tzinfo=UTC)], 1),
+        ([datetime(2026, 11, 24, 22, tzinfo=UTC), datetime(2026, 11, 26, 3, tzinfo=UTC)], 2),
+        ([datetime(2026, 11, 24, 0, 5, tzinfo=UTC), datetime(2026, 11, 24, 23, 55, tzinfo=UTC)], 1),
+    ],
+)
+def test_a_night_is_one_date_of_one_zone_and_half_a_day_from_the_next(moments: Sequence[datetime], nights: int) -> None:
+    assert counted(moments, moments[-1] + timedelta(days=1)) == nights
+
+
+def test_a_machine_that_alternates_between_two_zones_has_no_more_nights_than_others() -> None:
+    zones = [timezone(timedelta(hours=8)), timezone(timedelta(hours=-8))]
+    start = datetime(2026, 11, 24, 22, tzinfo=zones[0])
+    runs = [(start + timedelta(minutes=5 * run)).astimezone(zones[run % 2]) for run in range(12)]
+    assert counted(runs, start + timedelta(hours=2)) == 1
+    nightly = [(start + timedelta(days=day)).astimezone(zones[day % 2]) for day in range(7)]
+    assert counted(nightly, start + timedelta(days=7)) == 7
+
+
+@pytest.mark.parametrize("off", [-3650, -30, -1, 1, 30, 3650])
+@pytest.mark.parametrize("at", range(1, 7))
+def test_a_run_with_a_wrong_clock_neither_blocks_the_nights_after_it_nor_counts_twice(off: int, at: int) -> None:
+    start = datetime(2026, 11, 1, 22, tzinfo=UTC)
+    nightly = [start + timedelta(days=day) for day in range(7)]
+    again = nightly[at] + timedelta(minutes=10, days=off)  # run again at once, the clock wrong by so many days
+    runs = [*nightly[: at + 1], again, *nightly[at + 1 :]]
+    assert counted(runs, start + timedelta(days=7)) in {6, 7}
+    wrong = [*nightly[:at], nightly[at] + timedelta(days=off), *nightly[at + 1 :]]
+    assert counted(wrong, start + timedelta(days=7)) in {6, 7}
+
+
+@pytest.mark.parametrize("off", [-3650, -1, 365])
+def test_a_clock_that_is_wrong_tonight_changes_no_count(off: int) -> None:
+    assert counted(EVENINGS, EVENINGS[-1] + timedelta(days=off)) in {6, 7}
+
+
+def test_a_refusal_counts_in_a_night_that_ended_early_if_it_is_that_of_a_night_before() -> None:
+    nightly = [datetime(2026, 11, day, 22, tzinfo=UTC) for day in range(1, 5)]
+    now = datetime(2026, 11, 9, tzinfo=UTC)
+    assert counted(nightly, now, [None, "canary", "endpoint_down", "max_failures"]) == 4
+    assert counted(nightly[:1], now, ["canary"]) == 0
+    again = [nightly[0], nightly[0] + timedelta(minutes=30)]
+    assert counted(again, now, ["canary", "canary"]) == 0

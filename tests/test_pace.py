@@ -3,6 +3,7 @@
 import random
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from heapq import heappop, heappush
 
 import pytest
@@ -10,8 +11,11 @@ from conftest import Shop, outcomes, send_to_sandbox
 
 from batchupload.budget import overspent, seen_alike
 from batchupload.limit import ConcurrencyLimit
-from batchupload.model import Finding, Outcome, Verdict
+from batchupload.model import Attempt, Finding, Outcome, Verdict
+from batchupload.pace import Pace, Turn
 from batchupload.reasons import Reason
+from batchupload.settings import PaceSettings, RetrySettings
+from batchupload.stop import Stop
 
 SECONDS = 120.0
 
@@ -128,6 +132,53 @@ def test_first_orders_that_all_go_wrong_alike_are_seen() -> None:
 def test_a_budget_of_failures_is_a_number_or_a_share(allowed: str, failed: int, rows: int, over: bool) -> None:
     counts = dict.fromkeys(Outcome, 0) | {Outcome.FAILED: failed, Outcome.UPLOADED: rows - failed}
     assert bool(overspent(allowed, counts)) == over
+
+
+def test_failures_that_are_known_are_not_those_of_tonight() -> None:
+    counts = dict.fromkeys(Outcome, 0) | {Outcome.REJECTED: 60, Outcome.UPLOADED: 40}
+    assert "60 of 100" in overspent("20", counts)
+    text = overspent("20", counts, known=30)
+    assert "30 of 100 rows failed" in text
+    assert "30 more met the same as in an earlier run" in text
+    assert overspent("20", counts, known=50) == ""
+
+
+def learnt(gate: Pace, finding: Finding, times: int, *, known: bool = False) -> None:
+    for _ in range(times):
+        attempt = Attempt(datetime.now(UTC), 0.0, 0.3, 0.1, 10, finding)
+        gate.learn(Turn(probe=False, first=True), attempt, known=known)
+
+
+@pytest.mark.parametrize(
+    "met",
+    [
+        finding(Verdict.REJECTED, Reason.ENDPOINT_REFUSED, "订单不存在"),
+        finding(Verdict.RETRY, Reason.SERVER_ERROR),
+        finding(Verdict.MISADDRESSED, Reason.WRONG_ADDRESS),
+    ],
+)
+async def test_what_orders_met_before_says_nothing_about_an_endpoint_that_answers(met: Finding) -> None:
+    gate, stop = gate_of()
+    learnt(gate, finding(Verdict.ACCEPTED, Reason.ACCEPTED), 1)
+    learnt(gate, met, 200, known=True)
+    assert stop.cause is None
+    assert not gate.down
+    learnt(gate, met, 20)
+    assert gate.down or stop.cause
+
+
+async def test_a_known_failure_says_much_about_an_endpoint_that_never_answered() -> None:
+    gate, stop = gate_of()
+    learnt(gate, finding(Verdict.MISADDRESSED, Reason.WRONG_ADDRESS), 5, known=True)
+    assert stop.cause is Reason.ADDRESS_REFUSED
+    gate, stop = gate_of()
+    learnt(gate, finding(Verdict.AMBIGUOUS, Reason.SERVER_ERROR), 10, known=True)
+    assert gate.down
+
+
+def gate_of() -> tuple[Pace, Stop]:
+    stop = Stop()
+    return Pace(PaceSettings(), RetrySettings(), stop, lambda: 0.0), stop
 
 
 async def test_a_run_whose_first_orders_are_all_refused_alike_ends(shop: Shop) -> None:

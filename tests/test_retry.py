@@ -104,6 +104,30 @@ async def test_an_order_whose_time_is_over_is_deferred(shop: Shop) -> None:
     assert outcomes(report) == {"HT000000": ("deferred", "order_time_limit")}
 
 
+async def test_no_attempt_begins_that_has_no_time_to_end(shop: Shop) -> None:
+    orders = shop.orders(60)
+    faults = ["retry_after_seconds@HT000000:1", *(f"http_503@{order}:1" for order in orders[1:])]
+    _, report, server = await send_to_sandbox(
+        shop.manifest(), faults, sandbox={"latency": 0.2},
+        retry={"order_limit": 0.6, "base": 0.05}, pace={"concurrency": 60, "canary": 0, "probe_after_failures": 1000},
+    )  # fmt: skip
+    ends = outcomes(report)
+    assert set(ends.values()) <= {("uploaded", "accepted"), ("deferred", "order_time_limit")}
+    taken = {order for order, end in ends.items() if end[0] == "uploaded"}
+    assert set(server.accepted) == taken  # and of the others the endpoint has none
+    assert taken != set(orders)
+
+
+async def test_an_attempt_that_began_is_not_cut_short_by_the_time_of_its_order(shop: Shop) -> None:
+    orders = shop.orders(3)
+    _, report, server = await send_to_sandbox(
+        shop.manifest(), [f"http_503@{order}:1" for order in orders], sandbox={"latency": 0.5},
+        retry={"order_limit": 0.7, "base": 0.01}, pace={"concurrency": 3, "canary": 0},
+    )  # fmt: skip
+    assert {row["outcome"] for row in report} == {"uploaded"}
+    assert sorted(server.accepted) == orders
+
+
 class Clock:
     """A clock that tests wind."""
 
@@ -168,6 +192,53 @@ async def test_patience_is_longer_where_the_endpoint_had_answered() -> None:
     clock.time += 1
     gate.learn(Turn(probe=True), FAILED)
     assert stop.cause is Reason.ENDPOINT_DOWN
+
+
+def slow(reason: Reason, seconds: float) -> Attempt:
+    verdict = Verdict.AMBIGUOUS if reason is Reason.REPLY_TIMEOUT else Verdict.RETRY
+    return Attempt(FAILED.started_at, 0.0, seconds, seconds, 1, Finding(verdict, reason))
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, "auto"])
+@pytest.mark.parametrize("canary", [0, 20])
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize(("reason", "seconds"), [(Reason.UPLOAD_STALLED, 60.0), (Reason.REPLY_TIMEOUT, 90.0)])
+async def test_an_endpoint_at_which_every_send_stalls_is_soon_called_down(
+    concurrency: int | str, canary: int, answered: bool, reason: Reason, seconds: float
+) -> None:
+    clock, stop = Clock(), Stop()
+    settings = PaceSettings.model_validate({"concurrency": concurrency, "canary": canary})
+    gate = Pace(settings, RetrySettings(), stop, clock)
+    if answered:
+        gate.learn(Turn(probe=False), ACCEPTED)
+    began, sends, whys = clock.time, 0, []
+    while stop.cause is None:
+        turns = []
+        while gate.ready and (turn := await gate.turn(first=True)):
+            turns.append(turn)
+        clock.time += seconds if turns else 0.5
+        for turn in turns:
+            with gate.send(turn):
+                gate.learn(turn, slow(reason, seconds))
+            sends += 1
+            gate.settled(1)
+        whys.append(gate.why)
+        if not answered:
+            assert gate.down or clock.time - began < 3 * seconds
+    assert stop.cause is Reason.ENDPOINT_DOWN
+    patience = settings.patience if answered else settings.patience_at_start
+    assert clock.time - began <= 4 * seconds + patience + 60
+    if not answered:
+        assert sends <= 12
+        assert f"no upload has got through yet: 3 tried, {reason}, {seconds:.0f} s each" in whys or concurrency != 1
+
+
+async def test_one_order_that_is_slow_beside_good_ones_takes_nothing_down() -> None:
+    gate, _ = pace(Clock())
+    for _ in range(20):
+        for attempt in (slow(Reason.UPLOAD_STALLED, 60.0), slow(Reason.REPLY_TIMEOUT, 90.0), ACCEPTED):
+            gate.learn(Turn(probe=False), attempt)
+            assert not gate.down
 
 
 async def test_retries_beyond_the_budget_wait_and_are_not_lost() -> None:
