@@ -16,7 +16,7 @@ PATH = "/order/api/haoteam/getimg"
 NAMED = re.compile(r"(\S+) #(\d+-\d+)-(\d+)")
 """How each answer names its order, its attempt, and its place among the answers to it."""
 BUFFERS = 256 * 1024
-"""Bytes: more than the endpoint's system holds of a body that the endpoint has not read yet."""
+"""Bytes: more than the endpoint's system holds of a body that the endpoint never read."""
 NOTES = ("an attempt before it may have been accepted", "what became of that is not known")
 """What `detail` of a refused order says if an attempt before the refusal may have been accepted."""
 AT_ONCE = 0.1
@@ -183,8 +183,8 @@ def _words(run: Run, by_order: Mapping[str, Sequence[Attempt]], attempts: Mappin
             accepted = [one for one in said if one.first.get("says") == ACCEPT and one.order_id == order_id]
             if not accepted:
                 yield Violation("unsaid", order_id, f"{word}, but no first, whole answer said so: {message}")
-            elif all(one.length - one.first["read"] > BUFFERS for one in accepted):
-                yield Violation("unsaid", order_id, f"{word} by an answer that began long before the upload's end")
+            elif all(one.length - one.read > BUFFERS for one in accepted):
+                yield Violation("unsaid", order_id, f"{word} by an early answer: most of the upload never left")
         unread = [one for one in by_order.get(NO_ORDER, []) if one.says(REFUSE)]
         if word == "rejected" and not any(one.says(REFUSE) for one in (*said, *unread)):
             yield Violation("unsaid", order_id, f"{word}, but no first answer said so: {message}")

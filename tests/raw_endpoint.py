@@ -335,8 +335,13 @@ class Request:
 
     def _receive(self, most: int) -> bytes:
         self.socket.settimeout(LONGEST)
-        data = self.socket.recv(most)
+        try:
+            data = self.socket.recv(most)
+        except OSError as error:
+            self.write("broken", why=str(error))
+            raise
         if not data:
+            self.write("closed by the other side")
             raise GoneError("closed by the other side")
         return data
 

@@ -187,7 +187,7 @@ BROKEN: dict[str, tuple[str, Callable[[Scene], object]]] = {
     "uploaded without an answer": ("unsaid", _calls("E", "uploaded")),
     "accepted in the ledger without an answer": ("unsaid", lambda scene: scene.ledger[5].update(verdict="accepted")),
     "rejected without a refusal": ("unsaid", _calls("F", "rejected")),
-    "uploaded long before the upload's end": (
+    "uploaded, and most of the upload never left": (
         "unsaid",
         lambda scene: scene.facts("answer", "A").update(length=9_000_000, whole_body=False),
     ),
