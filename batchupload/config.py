@@ -1,7 +1,7 @@
 """Command line, environment and YAML file → settings, in this order of strength, with every mistake named."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +23,8 @@ NO_URL = N_(
     "no endpoint.url is set: put the shop's address into the config (`batchupload init` writes one), or give "
     "--endpoint."
 )
+MOST_SHOWN, MOST_CHARACTERS = 50, 1000
+"""Mistakes that a message names, and characters of each: a wrong value may be a whole file."""
 CHOICES = {"BATCHUPLOAD_CONFIG", "BATCHUPLOAD_PROFILE", VARIABLE}
 """Variables of the environment that are no settings."""
 PLAIN = {
@@ -110,8 +112,16 @@ def load(
         found = sorted(error.errors(), key=lambda e: _is_about_no_url(e, origins))  # what else is wrong may be why
         mistakes += [_mistake(e, origins) for e in found]
     if mistakes:
-        raise ConfigError("\n".join(mistakes))
+        raise ConfigError(_listed(mistakes))
     return settings
+
+
+def _listed(mistakes: Sequence[str]) -> str:
+    """Put mistakes into one message, each on a line, as far as a person would read it."""
+    lines = [line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}…" for line in mistakes[:MOST_SHOWN]]
+    if len(mistakes) > MOST_SHOWN:
+        lines.append(_("and {count:,} more mistakes.", count=len(mistakes) - MOST_SHOWN))
+    return "\n".join(lines)
 
 
 def _of_file(file: Path | None, profile: str | None) -> Config:

@@ -64,6 +64,9 @@ def read(text: str) -> tuple[Any, list[Place]]:
         mark = error.problem_mark or error.context_mark
         what = _("{what}. Check indentation, colons and quotes.", what=error.problem or _("not YAML"))
         raise YamlError(mark.line + 1 if mark else 0, what) from None
+    except ValueError as error:  # such as "\U00110000", which is no character
+        what = _("{what}. Check indentation, colons and quotes.", what=error)
+        raise YamlError(loader.line + 1, what) from None
     finally:
         loader.dispose()
 

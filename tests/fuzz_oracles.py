@@ -103,7 +103,7 @@ def hold_picture(content: bytes) -> str:
 
 
 def _listed(problem: Problem) -> None:
-    if problem.reason not in set(Reason):
+    if problem.reason not in set(Reason) or problem.reason is Reason.INTERNAL_ERROR:
         raise Broken(f"reason {problem.reason}")
     _writable(problem.detail)
 
@@ -161,7 +161,7 @@ def hold_reply(content: bytes) -> str:
     _writable(found.message, found.code)
     if found.verdict not in set(Verdict) or found.reason not in set(Reason):
         raise Broken(f"{found.verdict} {found.reason}: not listed")
-    if fuzz_runs.RAW.search(found.message.replace("\n", "\0")) or len(found.message) > 500:
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", found.message) or len(found.message) > 500:
         raise Broken("a message that is not one line of text that can be shown")
     if found.retry_after is not None and not 0 <= found.retry_after <= 300:
         raise Broken(f"a wait of {found.retry_after} s")

@@ -76,6 +76,16 @@ def test_each_mistake_is_named_with_its_line(tmp_path: Path, text: str, told: st
     assert told.lower() in message.lower()
 
 
+def test_a_message_stays_readable_whatever_is_in_the_settings(tmp_path: Path) -> None:
+    long = "x" * 100_000
+    message = refusal(tmp_path, SAFE, {"BATCHUPLOAD_PHOTOS_MAX_BYTES": long, "BATCHUPLOAD_PACE_RATE": long})
+    assert len(message) < 3000
+    assert all("BATCHUPLOAD_" in line and line.endswith("xxx…") for line in message.splitlines())
+    message = refusal(tmp_path, SAFE, {"BATCHUPLOAD_PHOTOS_REPAIR": "[" + "a, " * 9000 + "]"})
+    assert message.count("photos.repair") == 50
+    assert message.endswith("and 8,950 more mistakes.")
+
+
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     message = refusal(tmp_path, SAFE + "pace: {concurrency: 0}\nretry: {attempts: 0}\n", {"BATCHUPLOAD_X": "1"})
     assert "pace.concurrency" in message

@@ -75,6 +75,7 @@ def doubling(levels: int) -> str:
         ("a:\n" + "- " * 100_000, 2, "nested deeper than 32"),
         ("{a: " * 50_000, 1, "nested deeper than 32"),
         ("a: " + "9" * 5000, 1, "no whole number"),
+        ('a: 1\nb: "\\U00110000"', 2, "range(0x110000)"),
         ("a: !!timestamp 2001-01-01", 1, "could not determine a constructor"),
         ("a: !!python/object/apply:os.system [ls]", 1, "could not determine a constructor"),
         ("a: \x1b[31m", 1, r"\x1b"),
