@@ -17,8 +17,8 @@ from yarl import URL
 from batchupload import __version__
 from batchupload.checkup import Checkup, mend, ok, warning
 from batchupload.connection import OUT_OF_DATE
+from batchupload.hosts import is_this_machine
 from batchupload.language import _
-from batchupload.shop_settings import LOOPBACK_HOSTS
 
 HEAD_BYTES = 64 * 1024
 """A longer answer than that has no end to wait for."""
@@ -105,7 +105,7 @@ async def _secure(address: URL, writer: asyncio.StreamWriter, patience: float) -
     """The TLS handshake, verified as a run verifies it."""
     host = address.host or ""
     if address.scheme == "http":
-        if host in LOOPBACK_HOSTS:
+        if is_this_machine(address.raw_host or ""):
             return ok("tls", _("none, and none needed on this machine"))
         return warning(
             "tls", _("none: ID photos travel to {host} readable", host=host), _("use https:// in endpoint.url")

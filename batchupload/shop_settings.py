@@ -4,18 +4,42 @@ import codecs
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from batchupload.expressions import expression
+from batchupload.hosts import is_this_machine
 from batchupload.language import _
 
 PhotoField = Literal["face", "back", "hand", "custom"]
 """The photos that a shop of this system may take; `custom` is a fourth that some products have."""
 NO_CHARSETS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
 """What Python takes for an encoding and no file has; three of these give halves of characters."""
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+(%[^\[\]]+)?\]|[^\[\]:%]+)(:[0-9]*)?")
+"""An IPv6 address has its brackets, and nothing beside them: programs differ in what they take of that."""
+
+
+def checked_url(url: str) -> SplitResult:
+    """Take a URL apart, which every program must read in the same way. Raises `ValueError` that says what is wrong."""
+    try:
+        parts = urlsplit(url)
+        port_is_good = parts.port != 0
+    except ValueError as error:
+        raise ValueError(_("not a URL: {error}", error=error)) from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_good:
+        raise ValueError(_("the URL must begin with http:// or https:// and name a host"))
+    if "@" in parts.netloc or parts.fragment or any(c.isspace() or not c.isprintable() for c in url):
+        raise ValueError(_("the URL must have no user name, no #fragment and no spaces"))
+    if "\\" in url or not HOST_AND_PORT.fullmatch(parts.netloc):
+        raise ValueError(_("the URL must have no backslash, and no more than a host and a port before its path"))
+    return parts
+
+
+def is_plain_to_elsewhere(url: str) -> bool:
+    """Tell whether a URL is plain http to a host that is not surely this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_this_machine(parts.hostname or "")
 
 
 class Section(BaseModel):
@@ -113,21 +137,12 @@ class EndpointSettings(Section):
     @field_validator("url")
     @classmethod
     def _http(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            port_is_good = parts.port != 0
-        except ValueError as error:
-            raise ValueError(_("not a URL: {error}", error=error)) from None
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_good:
-            raise ValueError(_("the URL must begin with http:// or https:// and name a host"))
-        if parts.username or parts.fragment or any(c.isspace() for c in url):
-            raise ValueError(_("the URL must have no user name, no #fragment and no spaces"))
+        checked_url(url)
         return url
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK_HOSTS and not self.allow_plaintext:
+        if is_plain_to_elsewhere(self.url) and not self.allow_plaintext:
             raise ValueError(
                 _(
                     "{url} is plain http: ID photos would cross the network unencrypted. Use an https:// "
@@ -264,12 +279,8 @@ class PhotoSettings(Section):
     @field_validator("s3_endpoint")
     @classmethod
     def _secure(cls, address: str | None) -> str | None:
-        if address is not None:
-            parts = urlsplit(address)
-            if not parts.hostname or not (
-                parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK_HOSTS)
-            ):
-                raise ValueError(_("give an https:// address (http:// only for this machine)"))
+        if address is not None and (checked_url(address).query or is_plain_to_elsewhere(address)):
+            raise ValueError(_("give an https:// address (http:// only for this machine)"))
         return address
 
     @field_validator("validate_", mode="before")

@@ -1,8 +1,9 @@
 """A photo's https:// address → its bytes: public hosts only, no redirect to another, no more than a photo may have."""
 
-import ipaddress
+import re
 import socket
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -10,17 +11,23 @@ from yarl import URL
 
 from batchupload import __version__
 from batchupload.connection import OUT_OF_DATE
+from batchupload.hosts import is_this_machine, parse_address, reaches_private
 from batchupload.language import _
 from batchupload.photos import PhotoError, too_large
 from batchupload.reasons import Reason
 from batchupload.settings import TimeoutSettings
-from batchupload.shop_settings import LOOPBACK_HOSTS, PhotoSettings
+from batchupload.shop_settings import PhotoSettings
 
 REDIRECTS = 3
 """Redirects that are followed, on the same host."""
 CHUNK = 64 * 1024
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429})
+_NEVER = re.compile(r"[\\\x00-\x1f\x7f]")
+"""What programs read in different ways, so that one may take for the host what is none for another."""
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NUMBER = re.compile(r"(0[xX][0-9A-Fa-f]*|[0-9]+)\.?$")
+"""How an IPv4 address ends that nobody writes so, such as 127.1 or 0x7f000001; no name on the internet does."""
 
 
 class NotFetchedError(Exception):
@@ -54,7 +61,7 @@ class Web:
                 async with self._open().get(url, allow_redirects=False) as response:
                     if response.status not in _MOVED:
                         return await self._read(response)
-                    target = url.join(URL(response.headers.get("Location", "")))
+                    target = self._url(str(url.join(URL(response.headers.get("Location", "")))))
                     if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
                         raise _refused(_("it redirects to another host"))
                     url = target
@@ -99,15 +106,17 @@ class Web:
         try:
             # A signed address must go out as it is; one that people typed is put into form.
             url = URL(address, encoded=address.isascii() and " " not in address)
-            host = url.host or ""
+            host = url.raw_host or ""
             _port = url.port
         except ValueError:
             raise _refused(_("not a URL")) from None
-        plain = url.scheme == "http" and self._private and host in LOOPBACK_HOSTS
+        plain = url.scheme == "http" and self._private and is_this_machine(host)
         if not host or not (url.scheme == "https" or plain):
             raise _refused(_("photos come by https:// or s3://"))
         if url.user or url.password:
             raise _refused(_("a user name in an address"))
+        if _NEVER.search(address) or not (_NAME.fullmatch(host) or parse_address(host)):
+            raise _refused(_("a character in it that may be read in two ways"))
         if not self._private and _is_private(host):
             raise _refused(_("a host in a private network; see photos.allow_private_hosts"))
         return url
@@ -115,10 +124,11 @@ class Web:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             resolver: AbstractResolver = aiohttp.ThreadedResolver()
+            kept: dict[str, Any] = {} if self._private else {"socket_factory": public_socket}
             if not self._private:
                 resolver = PublicOnly(resolver)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, force_close=True, resolver=resolver),
+                connector=aiohttp.TCPConnector(limit=0, force_close=True, resolver=resolver, **kept),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=self._timeout,
                 headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},
@@ -148,23 +158,22 @@ class PublicOnly(AbstractResolver):
         await self._resolver.close()
 
 
+def public_socket(place: tuple[Any, ...]) -> socket.socket:
+    """Make the socket for one address that is about to be connected to; raise `PrivateAddressError` if it is private.
+
+    Whatever the way by which an address came, this is the one that is connected to.
+    """
+    family, kind, protocol, _name, (host, *_port) = place
+    if _is_private(host):
+        raise PrivateAddressError(host)
+    return socket.socket(family, kind, protocol)
+
+
 def _is_private(host: str) -> bool:
-    """Whether it is an address that is not on the public internet (RFC 6890), or a name for this machine."""
-    try:
-        address = ipaddress.ip_address(host.split("%")[0])
-    except ValueError:
-        return host.rstrip(".").casefold() == "localhost" or _is_short_form(host)
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return not (mapped or address).is_global or (mapped or address).is_multicast
-
-
-def _is_short_form(host: str) -> bool:
-    """Whether it is an IPv4 address as nobody writes it, such as 127.1 or 0x7f000001."""
-    try:
-        socket.inet_aton(host)
-    except OSError:
-        return False
-    return True
+    """Tell whether it is an address that is not on the public internet, or a name for this machine."""
+    if address := parse_address(host):
+        return reaches_private(address)
+    return host.rstrip(".").lower().rpartition(".")[2] == "localhost" or bool(_NUMBER.search(host))
 
 
 def _refused(why: str) -> PhotoError:
