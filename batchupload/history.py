@@ -107,7 +107,7 @@ class PastAttempt:
     endpoint: str
     started_at: str
     photos: str
-    """XXH3-128 of each photo, in hexadecimal."""
+    """XXH3-128 of each photo, and the initials of the fields if they are not the usual ones, in hexadecimal."""
     seconds: float | None
     bytes_sent: int | None
     verdict: str | None

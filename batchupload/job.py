@@ -28,6 +28,7 @@ from batchupload.metrics_out import open_metrics
 from batchupload.model import PHOTO_FIELDS, BatchuploadError, OwnColumn, Row
 from batchupload.pace import Pace
 from batchupload.page.beside import page_beside
+from batchupload.photo_sets import initials_by_count
 from batchupload.pipeline import Pipeline
 from batchupload.readers import Readers
 from batchupload.reasons import Reason
@@ -240,7 +241,8 @@ async def _records(
         may_begin(path, again=replaces)
         if ledger:
             # Before the report is there: a run that dies in between must know its report again.
-            await ledger.start_run(began, settings.endpoint.url, manifests, path)
+            initials = initials_by_count(settings.manifest.required, settings.manifest.photo_fields)
+            await ledger.start_run(began, settings.endpoint.url, manifests, path, initials)
         more = [field for field in settings.manifest.photo_fields if field not in PHOTO_FIELDS]
         report = Report(path, manifests, _own(plan.layouts), settings.photos.root, more)
         aside = None

@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar, TypeVarTuple
 
 from batchupload import __version__
@@ -22,6 +23,7 @@ from batchupload.language import _
 from batchupload.ledger_file import LedgerError, distrusted, failed, hold, watched
 from batchupload.model import Attempt, Ending, Loaded, Standing, Verdict
 from batchupload.nights import LIES_ELSEWHERE, LastSend, Night, met, night, streak
+from batchupload.photo_sets import named
 
 COMMIT_SECONDS = 60.0
 """The longest a commit may take; a disk that takes longer is given up."""
@@ -88,6 +90,7 @@ class Ledger:
         self._manifests: dict[Path, int] = {}
         self._nights: Mapping[int, Night] = {}
         self._began = datetime.now().astimezone()
+        self._initials: Mapping[int, bytes] = {}
 
     def last_run(self) -> DeadRun | None:
         """The newest run, if it has no end. Raises `LedgerError`."""
@@ -128,9 +131,16 @@ class Ledger:
             return None, None  # what is wrong with the ledger is found out, and said, where it is written
         return found[0], found[1]
 
-    async def start_run(self, started_at: datetime, endpoint: str, manifests: Sequence[Path], report: Path) -> None:
-        """Put the run on record. Raises `LedgerError`."""
-        self._endpoint, self._began = endpoint, started_at
+    async def start_run(
+        self,
+        started_at: datetime,
+        endpoint: str,
+        manifests: Sequence[Path],
+        report: Path,
+        initials: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Put the run on record. Raises `LedgerError`. `initials` are those of `photo_sets.initials_by_count`."""
+        self._endpoint, self._initials, self._began = endpoint, initials, started_at
         self._nights = await self._do(self._read, read_nights, endpoint)
         self._manifests = {path: place for place, path in enumerate(manifests)}
         row = (
@@ -167,13 +177,13 @@ class Ledger:
         found: dict[str, Standing] = {}
         last: dict[str, dict[int, LastSend]] = {}
         trouble: dict[str, set[tuple[bytes, str, str]]] = {}
-        for order_id, run, photos, word, reason, message in database.execute(
+        for order_id, run, digest, word, reason, message in database.execute(
             "SELECT order_id, run, photos, verdict, reason, message FROM attempts "
             "WHERE order_id IN (SELECT value FROM json_each(?)) "
             "AND run IN (SELECT id FROM runs WHERE endpoint = ?) AND run < ? ORDER BY order_id, run, number",
             (order_ids, self._endpoint, self.run),
         ):
-            verdict = Verdict(word or Verdict.AMBIGUOUS)
+            verdict, photos = Verdict(word or Verdict.AMBIGUOUS), named(digest, self._initials)
             found[order_id] = found.get(order_id, Standing()).after(verdict, photos, run)
             if verdict is Verdict.ACCEPTED:
                 last.pop(order_id, None)

@@ -90,7 +90,7 @@ class PhotoSet:
 
     photos: tuple[Photo, ...]
     digest: bytes
-    """XXH3-128 of each photo, one behind the other: equal digests mean the same photos."""
+    """XXH3-128 of each photo, and in which field it is: equal digests mean the same photos in the same fields."""
     notes: tuple[Note, ...] = ()
 
     @property

@@ -25,6 +25,7 @@ from batchupload.photo_errors import PhotoError as PhotoError
 from batchupload.photo_errors import damage as damage
 from batchupload.photo_errors import too_large as too_large
 from batchupload.photo_errors import unreadable
+from batchupload.photo_sets import set_digest
 from batchupload.picture_work import MOST_SIDE, TooComplexError, check_parts, memory_kept
 from batchupload.reasons import Reason
 from batchupload.set_checks import Glimpse, Looks, looks_of, warnings_of
@@ -123,7 +124,7 @@ def load_photos(
                 Reason.PHOTO_REPEATED,
                 _("{field} and {other_field}", field=photos[digests.index(digests[at])].field, other_field=photo.field),
             )
-    photo_set = PhotoSet(tuple(photos), b"".join(digests), tuple(notes))
+    photo_set = PhotoSet(tuple(photos), set_digest(dict(zip(paths, digests, strict=True))), tuple(notes))
     if photo_set.digest == trusted or settings.validate_ == "off":
         return photo_set
     glimpses: dict[str, Glimpse] = {}

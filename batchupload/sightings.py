@@ -3,6 +3,8 @@
 import struct
 from collections.abc import Iterator
 
+from batchupload.photo_sets import photo_digests
+
 _KEYS = struct.Struct("<Q8x")
 """Half of each photo's digest."""
 MOST_SLOTS = 1 << 22
@@ -37,7 +39,7 @@ class Sightings:
         """Remember an order's photos by the digest of its set; for each that another had: its place, and that order."""
         name, slots, mask = order_id.encode()[:65535], self._slots, self._mask
         at = 0
-        for place, (key,) in enumerate(_KEYS.iter_unpack(digest)):
+        for place, (key,) in enumerate(_KEYS.iter_unpack(photo_digests(digest))):
             tag, slot = key >> 32, key & mask
             while (entry := slots[slot]) and entry >> 32 != tag:
                 slot = (slot + 1) & mask

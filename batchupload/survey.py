@@ -99,7 +99,8 @@ def survey(rows: Iterable[Row], root: Path | None) -> Survey:
         known[row.manifest].add(row)
         if row.problem is None:
             orders.append(order_key(row))
-            photos.append(hash((root or row.manifest.parent, *map(_plain, row.photos.values()))))
+            paths = ((field, _plain(path)) for field, path in row.photos.items())
+            photos.append(hash((root or row.manifest.parent, *paths)))
     repeated = array("q", (key for key, several in groupby(sorted(orders)) if next(several) == next(several, None)))
     photos_of = array("q", bytes(8 * len(repeated)))
     seen, conflicting = bytearray(len(repeated)), bytearray(len(repeated))
