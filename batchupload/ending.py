@@ -66,7 +66,7 @@ def after_last_attempt(order: Order, seconds: float, exhausted: bool) -> Ending:
             return _ending(order, seconds, Outcome.REJECTED, last.reason)
     if doubtful := _doubtful(order):
         return _ending(order, seconds, Outcome.UNKNOWN, doubtful.finding.reason)
-    if order.standing.doubtful_run:
+    if order.standing.in_doubt:
         return _ending(order, seconds, Outcome.UNKNOWN, last.reason)
     if last.verdict is Verdict.MISADDRESSED or exhausted:
         return _ending(order, seconds, Outcome.FAILED, last.reason)
@@ -75,7 +75,7 @@ def after_last_attempt(order: Order, seconds: float, exhausted: bool) -> Ending:
 
 def not_tried_again(order: Order, seconds: float, reason: Reason, detail: str = "") -> Ending:
     """The ending of an order that is left before its end, for a `reason` that lies outside it."""
-    doubtful = _doubtful(order) or order.standing.doubtful_run
+    doubtful = _doubtful(order) or order.standing.in_doubt
     return _ending(order, seconds, Outcome.UNKNOWN if doubtful else Outcome.DEFERRED, reason, detail)
 
 
@@ -93,7 +93,7 @@ def unusable(order: Order, seconds: float, problem: Problem) -> Ending:
     if order.attempts:
         detail = problem.detail if problem.reason is Reason.PHOTO_CHANGED else f"{problem.reason} {problem.detail}"
         return not_tried_again(order, seconds, Reason.PHOTO_CHANGED, detail.strip())
-    outcome = Outcome.UNKNOWN if order.standing.doubtful_run else Outcome.INVALID
+    outcome = Outcome.UNKNOWN if order.standing.in_doubt else Outcome.INVALID
     return _ending(order, seconds, outcome, problem.reason, problem.detail)
 
 
@@ -103,8 +103,9 @@ def _doubtful(order: Order) -> Attempt | None:
 
 
 def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, detail: str = "") -> Ending:
-    trail = _trail(order.attempts) if len(order.attempts) > 1 else ""
     earlier = ""
+    if outcome is Outcome.UNKNOWN and not order.standing.known:
+        earlier = _("the ledger can't be read: an earlier run may have sent it")
     if outcome in {Outcome.UNKNOWN, Outcome.REJECTED} and order.standing.doubtful_run:
         earlier = _("run {run} sent it, and what became of that is not known", run=order.standing.doubtful_run)
     if outcome is Outcome.REJECTED and _doubtful(order):
@@ -115,7 +116,7 @@ def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, deta
         order.row,
         outcome,
         reason,
-        "; ".join(part for part in (detail, earlier, trail, *_said(order.notes)) if part),
+        "; ".join(part for part in (detail, earlier, _trail(order.attempts, reason), *_said(order.notes)) if part),
         order.attempts,
         started,
         seconds if order.attempts else 0.0,
@@ -131,8 +132,10 @@ def _said(notes: tuple[Note, ...]) -> list[str]:
     return [_("repaired {repaired}", repaired=repaired), *warned] if repaired else warned
 
 
-def _trail(attempts: tuple[Attempt, ...]) -> str:
-    """What every attempt met, such as `attempts: 1 unavailable (503), 2 accepted`."""
+def _trail(attempts: tuple[Attempt, ...], reason: Reason) -> str:
+    """What every attempt met, such as `attempts: 1 unavailable (503), 2 accepted`; nothing if `reason` says it all."""
+    if not attempts or (len(attempts) == 1 and reason in {attempts[0].finding.reason, Reason.ACCEPTED_CHANGED}):
+        return ""
     steps = []
     for number, attempt in enumerate(attempts, 1):
         status = attempt.finding.http_status

@@ -91,6 +91,10 @@ class Ledger:
         self._nights: Mapping[int, Night] = {}
         self._began = datetime.now().astimezone()
         self._initials: Mapping[int, bytes] = {}
+        self.has_earlier = True
+        """Whether earlier runs went to the same endpoint; if none did, there is nothing to read of an order."""
+        self._answers = True
+        """Whether the disk still answers in time."""
 
     def last_run(self) -> DeadRun | None:
         """The newest run, if it has no end. Raises `LedgerError`."""
@@ -142,6 +146,7 @@ class Ledger:
         """Put the run on record. Raises `LedgerError`. `initials` are those of `photo_sets.initials_by_count`."""
         self._endpoint, self._initials, self._began = endpoint, initials, started_at
         self._nights = await self._do(self._read, read_nights, endpoint)
+        self.has_earlier = await self._do(self._read, _has_runs, endpoint)
         self._manifests = {path: place for place, path in enumerate(manifests)}
         row = (
             self.run, started_at.isoformat(timespec="milliseconds"), os.getpid(), __version__, endpoint,
@@ -160,7 +165,12 @@ class Ledger:
         await self._durably([("UPDATE runs SET ended_at = ?, summary = ? WHERE id = ?", row)])
 
     async def standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
-        """What earlier runs left of these orders; those never tried are not in it. Raises `LedgerError`."""
+        """What earlier runs left of these orders; those never tried are not in it. Raises `LedgerError`.
+
+        It is also asked after a commit failed: what was on record before stays true.
+        """
+        if not self._answers:
+            raise LedgerError(self._failure)
         return await self._do(self._read, self._standings, json.dumps(order_ids))
 
     def _read(self, question: Callable[[sqlite3.Connection, str], T], asked: str) -> T:
@@ -251,6 +261,7 @@ class Ledger:
                 return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
         except TimeoutError:
             self._failure = _("{path}: the disk of the ledger does not answer. Check it, run again.", path=self.path)
+            self._answers = False
             raise LedgerError(self._failure) from None
 
     def _write(self, batch: list[Write]) -> None:
@@ -344,6 +355,11 @@ def _instant(text: str) -> datetime:
     """A moment with its offset from UTC."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.astimezone()
+
+
+def _has_runs(database: sqlite3.Connection, endpoint: str) -> bool:
+    found = database.execute("SELECT EXISTS (SELECT 1 FROM runs WHERE endpoint = ?)", (endpoint,)).fetchone()
+    return bool(found[0])
 
 
 def read_released(database: sqlite3.Connection, order_ids: Iterable[str]) -> Mapping[str, int]:

@@ -252,6 +252,13 @@ class Standing:
     met: frozenset[tuple[bytes, str, str]] = frozenset()
     """What its sends met since the last that was accepted: digest of the photos, reason, and what is the same in the
     message each time."""
+    known: bool = True
+    """False if the ledger could not be read: an attempt of an earlier run may have been accepted."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether an attempt of an earlier run may have been accepted without our knowing."""
+        return self.doubtful_run is not None or not self.known
 
     def after(self, verdict: Verdict, digest: bytes, run: int) -> "Standing":
         """The standing after one more attempt with the photos of `digest`.

@@ -288,7 +288,7 @@ class Pipeline:
         if attempt.finding.reason is Reason.INTERNAL_ERROR:  # at a worker
             return self._loading.fault(order, attempt.finding.message, sending=True)
         if attempt.finding.reason is Reason.STOPPED:
-            return not_tried_again(order, elapsed, self._stop.cause or Reason.STOPPED)
+            return not_tried_again(order, elapsed, self._stop.cause or Reason.STOPPED, self._stop.detail)
         delay = self._retry.next_delay(order.attempts, elapsed)
         if delay is None:
             return after_last_attempt(order, elapsed, self._retry.exhausted(order.attempts))

@@ -34,7 +34,9 @@ class Recorder:
         row_log: RowLog | None = None,
         max_failures: str | None = None,
     ) -> None:
-        self._ledger = ledger
+        self._ledger = self._readable = ledger
+        self._unread = False
+        """Whether the ledger can no longer be read, and may know something of the orders."""
         self._report: Report | None = report
         self._tally = tally
         self._stop = stop
@@ -48,13 +50,17 @@ class Recorder:
         """Endings with attempts that the report could no longer take."""
 
     async def standings(self, order_ids: Sequence[str]) -> Mapping[str, Standing]:
-        """What earlier runs left of these orders."""
-        if self._ledger:
+        """What earlier runs left of these orders; also asked after the ledger could no longer be written.
+
+        Once it can't be read either, an earlier run, if there was one, may have left anything.
+        """
+        if self._readable:
             try:
-                return await self._ledger.standings(order_ids)
+                return await self._readable.standings(order_ids)
             except LedgerError as error:
                 self._lose_ledger(error)
-        return {}
+                self._readable, self._unread = None, self._readable.has_earlier
+        return dict.fromkeys(order_ids, Standing(known=False)) if self._unread else {}
 
     async def begin(self, several: Sequence[Loaded]) -> bool:
         """Put attempts on record; tell whether they may begin."""
