@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,8 @@ def purge(config: Path | None, profile: str | None, age: str, dry_run: bool, yes
     from batchupload.purge_told import told
 
     try:
-        wanted = old.Wanted(datetime.now().astimezone() - old.age(age), forget_uploaded, pretend=True)
+        now = datetime.now().astimezone()
+        wanted = old.Wanted(now - old.age(age), forget_uploaded, pretend=True, now=now)
     except (ValueError, OverflowError) as error:
         raise BatchuploadError(_("--older-than {age}: {error}.", age=age, error=error)) from None
     path = settings_from({"config": config, "profile": profile}, send=False).settings.ledger.path
@@ -50,7 +52,7 @@ def purge(config: Path | None, profile: str | None, age: str, dry_run: bool, yes
         say(told(old.purge(path, wanted), wanted))
         if not click.confirm(_("Remove it for good?")):
             return 0
-    wanted = old.Wanted(wanted.before, forget_uploaded, pretend=dry_run)
+    wanted = replace(wanted, pretend=dry_run)
     purged = old.purge(path, wanted)
     say(told(purged, wanted))
     return 1 if purged.left else 0

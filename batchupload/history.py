@@ -18,6 +18,7 @@ from batchupload.ledger_file import connect, distrusted, existing, failed, is_he
 from batchupload.model import Outcome
 from batchupload.reasons import Reason
 from batchupload.row_log import read_row_id, row_id
+from batchupload.run_dates import run_seconds
 from batchupload.since import Since, failed_in, grouped, since
 from batchupload.summary import NEXT_STEP, called, duration, size
 
@@ -40,6 +41,8 @@ class PastRun:
     manifests: Sequence[str]
     report: str
     exit_code: int | None
+    seconds: float | None
+    """How long it took; None if it has no end, or nobody can know."""
     counts: Counts
     since: Since | None
     """None where there is none to compare with, or it has not come to its end."""
@@ -51,18 +54,11 @@ class PastRun:
         """Rows with an outcome."""
         return sum(sum(reasons.values()) for reasons in self.counts.values())
 
-    @property
-    def seconds(self) -> float | None:
-        """From its start to its end."""
-        if self.ended_at is None:
-            return None
-        return (datetime.fromisoformat(self.ended_at) - datetime.fromisoformat(self.started_at)).total_seconds()
-
     def line(self) -> str:
         """On one line."""
         took = _(STATES[self.state])
-        if self.seconds is not None:
-            took = _("{duration}, exit {code}", duration=duration(self.seconds), code=self.exit_code)
+        if self.ended_at is not None:
+            took = _("{duration}, exit {code}", duration=elapsed(self.seconds), code=self.exit_code)
         counts = ", ".join(
             _("{count:,} {outcome}", count=sum(reasons.values()), outcome=called(outcome))
             for outcome, reasons in self.counts.items()
@@ -220,10 +216,12 @@ class History:
         ):
             counts.setdefault(Outcome(outcome), {})[reason] = count
         state = "ended" if ended_at else "under way" if newest and self._goes_on(pid) else "died"
-        exit_code = json.loads(summary)["exit_code"] if summary else None
+        said = json.loads(summary) if summary else None
+        exit_code, seconds = said["exit_code"] if said else None, run_seconds(started_at, ended_at, said)
         inner = {outcome.value: counts[outcome] for outcome in Outcome if outcome in counts}
         return PastRun(
-            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), restored(report), exit_code, inner,
+            run, started_at, ended_at, state, pid, endpoint, json.loads(manifests), restored(report), exit_code,
+            seconds, inner,
             since(self._database, run, manifests) if ended_at and inner else None,
             failed_in(self._database, run) if groups else None,
         )  # fmt: skip
@@ -278,6 +276,11 @@ class History:
             (run, (manifest or 1) - 1, line),
         ).fetchone()
         return str(found[0]) if found else None
+
+
+def elapsed(seconds: float | None) -> str:
+    """How long something took, for a person; None and less than nothing is what a clock that was set leaves."""
+    return _("an unknown time") if seconds is None or seconds < 0 else duration(seconds)
 
 
 def as_json(found: object) -> str:

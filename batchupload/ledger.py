@@ -24,6 +24,7 @@ from batchupload.ledger_file import LedgerError, distrusted, failed, hold, watch
 from batchupload.model import Attempt, Ending, Loaded, Standing, Verdict
 from batchupload.nights import LIES_ELSEWHERE, LastSend, Night, met, night, streak
 from batchupload.photo_sets import named
+from batchupload.run_dates import latest_ends
 
 COMMIT_SECONDS = 60.0
 """The longest a commit may take; a disk that takes longer is given up."""
@@ -127,13 +128,14 @@ class Ledger:
         """When the newest run with exit 0 or 1 ended, and the newest with exit 0, in Unix time; of runs before."""
         try:
             found = self._database.execute(
-                "SELECT max(at) FILTER (WHERE code IN (0, 1)), max(at) FILTER (WHERE code = 0) FROM (SELECT "
-                "CAST(strftime('%s', ended_at) AS INTEGER) AS at, json_extract(summary, '$.exit_code') AS code "
-                "FROM runs WHERE ended_at IS NOT NULL)"
-            ).fetchone()
-        except sqlite3.Error:
+                "SELECT ended_at, json_extract(summary, '$.exit_code') FROM runs WHERE ended_at IS NOT NULL ORDER BY id"
+            ).fetchall()
+            ends = latest_ends([datetime.fromisoformat(at) for at, _ in found], datetime.now().astimezone())
+        except (sqlite3.Error, ValueError, TypeError):
             return None, None  # what is wrong with the ledger is found out, and said, where it is written
-        return found[0], found[1]
+        by_code = [(code, int(at.timestamp())) for (_, code), at in zip(found, ends, strict=True)]
+        finished = max((at for code, at in by_code if code in {0, 1}), default=None)
+        return finished, max((at for code, at in by_code if code == 0), default=None)
 
     async def start_run(
         self,

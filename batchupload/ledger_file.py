@@ -14,6 +14,7 @@ from pathlib import Path
 import filelock
 
 from batchupload.language import _
+from batchupload.ledger_names import other_names
 from batchupload.model import BatchuploadError, Verdict
 
 APPLICATION_ID = 0x62617570
@@ -273,6 +274,8 @@ def _look_at_place(path: Path) -> None:
                 what=what,
             )
         )
+    if why := other_names(path):
+        raise LedgerError(why)
 
 
 def _lock_path(path: Path) -> Path:

@@ -9,7 +9,7 @@ import re
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +20,7 @@ from batchupload.language import _
 from batchupload.ledger_file import LedgerError, LedgerHeldError, distrusted, existing, failed, hold
 from batchupload.model import Standing, Verdict
 from batchupload.old_reports import Left, Removed, remove
+from batchupload.run_dates import latest_ends
 
 STEP = 2000
 """Orders, or outcomes, of one transaction: a tenth of a second or so."""
@@ -45,6 +46,7 @@ class Wanted:
     forget_uploaded: bool = False
     """Whether to drop even that an order is uploaded, where nothing newer speaks of it."""
     pretend: bool = False
+    now: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Purged:
     """Orders of which only the standing is kept: number, hashes of the photos, run, time and verdict."""
     forgotten: int = 0
     """Orders of which that was dropped."""
+    ahead: tuple[tuple[int, datetime], ...] = ()
+    """Runs whose date lies ahead of now, and that date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,11 @@ class Ran:
     whole: bool
     """Whether it was not purged before."""
 
+    @property
+    def date(self) -> datetime:
+        """That of its end, or of its beginning if it has none."""
+        return self.ended_at or self.started_at
+
 
 def purge(path: Path, wanted: Wanted) -> Purged:
     """Remove what is old from the ledger at `path`, and the reports of its runs.
@@ -114,16 +123,17 @@ def purge(path: Path, wanted: Wanted) -> Purged:
             raise distrusted(place, _("a cell in it is damaged: {error}", error=error)) from None
 
 
-def last_old(runs: Sequence[Ran], before: datetime) -> int:
+def last_old(runs: Sequence[Ran], before: datetime, now: datetime) -> int:
     """The newest run up to which all are over and ended before that moment; 0 where the first already did not.
 
     A run without an end is over once a later one came to its end. What follows a run that is not old stays whatever
-    its date: orders' standings are told by the order of the runs, and a clock that was wrong must not mix that up.
+    its date: orders' standings are told by the order of the runs, and a clock that was wrong must not mix that up. A
+    run whose date can't be right is as old as the next whose date can.
     """
     ended = max((run.number for run in runs if run.ended_at), default=0)
     last = 0
-    for run in runs:
-        if run.number > ended or (run.ended_at or run.started_at) >= before:
+    for run, surely in zip(runs, latest_ends([run.date for run in runs], now), strict=True):
+        if run.number > ended or surely >= before:
             break
         last = run.number
     return last
@@ -144,7 +154,7 @@ def bearers(attempts: Iterable[Sent]) -> frozenset[Key]:
 def _purge(path: Path, database: sqlite3.Connection, wanted: Wanted) -> Purged:
     database.execute("PRAGMA secure_delete = ON")
     runs = _runs(database)
-    last = last_old(runs, wanted.before)
+    last = last_old(runs, wanted.before, wanted.now)
     old = [run for run in runs if run.number <= last]
     files = _remove_reports(old, {run.report for run in runs if run.number > last}, pretend=wanted.pretend)
     stuck = {run for run, found in files.items() if any(isinstance(one, Left) for one in found)}
@@ -163,6 +173,7 @@ def _purge(path: Path, database: sqlite3.Connection, wanted: Wanted) -> Purged:
         outcomes=outcomes,
         reports=tuple(one for one in found if isinstance(one, Removed)),
         left=tuple(one for one in found if isinstance(one, Left)),
+        ahead=tuple((run.number, run.date) for run in runs if run.whole and run.date > wanted.now),
     )
 
 
@@ -262,7 +273,8 @@ def _purge_runs(database: sqlite3.Connection, last: int, bearing: set[int], stuc
     database.execute(
         "UPDATE runs SET manifests = '[]', "
         "report = CASE WHEN id IN (SELECT value FROM json_each(?)) THEN report ELSE '' END, "
-        "summary = json_object('exit_code', json_extract(summary, '$.exit_code')) WHERE id <= ?",
+        "summary = json_object('exit_code', json_extract(summary, '$.exit_code'), 'seconds', "
+        "json_extract(summary, '$.seconds')) WHERE id <= ?",
         (json.dumps([*stuck]), last),
     )
     database.execute("COMMIT")

@@ -4,6 +4,9 @@ from batchupload.language import _, several, together
 from batchupload.purge import Purged, Wanted
 from batchupload.summary import size
 
+MOST_AHEAD = 5
+"""Runs with a date that lies ahead, of those that are named."""
+
 
 def told(purged: Purged, wanted: Wanted) -> str:
     """What was removed, or would be; what stays of it, and what that means."""
@@ -42,6 +45,18 @@ def told(purged: Purged, wanted: Wanted) -> str:
                 "Forgot of {orders} that they are, or may be, uploaded: where a manifest has them, they are sent "
                 "again.",
                 orders=orders,
+            )
+        )
+    if purged.ahead:
+        shown = ", ".join(
+            _("run {run}, {date:%Y-%m-%d %H:%M}", run=run, date=date) for run, date in purged.ahead[:MOST_AHEAD]
+        )
+        more = f", … ({len(purged.ahead):,})" if len(purged.ahead) > MOST_AHEAD else ""
+        lines.append(
+            _(
+                "Dated ahead of this machine's clock, which was or is wrong: {runs}. Each counts as old as the next "
+                "run whose date can be right. Is the clock right now?",
+                runs=f"{shown}{more}",
             )
         )
     lines += [

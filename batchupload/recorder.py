@@ -58,8 +58,8 @@ class Recorder:
             try:
                 return await self._readable.standings(order_ids)
             except LedgerError as error:
+                self._unread, self._readable = self._readable.has_earlier, None
                 self._lose_ledger(error)
-                self._readable, self._unread = None, self._readable.has_earlier
         return dict.fromkeys(order_ids, Standing(known=False)) if self._unread else {}
 
     async def begin(self, several: Sequence[Loaded]) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from batchupload.colour import Line, plain
-from batchupload.history import LastRun, read_ledger
+from batchupload.history import LastRun, elapsed, read_ledger
 from batchupload.language import _, several
 from batchupload.ledger_file import holder, is_held, resolved
 from batchupload.progress import counts, note, outcomes
+from batchupload.run_dates import run_seconds
 from batchupload.snapshot import Snapshot
 from batchupload.status_file import Told, read_status, status_path
 from batchupload.summary import called, duration, size
@@ -65,7 +66,7 @@ class Status:
         return "\n".join([_("No run is on. {last}", last=first), *where, *held])
 
     def _begun(self, last: LastRun) -> str:
-        ago = duration(max(0.0, time.time() - datetime.fromisoformat(last.started_at).timestamp()))
+        ago = elapsed(time.time() - datetime.fromisoformat(last.started_at).timestamp())
         return _(
             "Run {run} is on since {begun}, for {ago}, by process {pid} on {host}.",
             run=last.run,
@@ -138,17 +139,16 @@ def status(ledger: Path) -> Status:
 
 
 def _is_fresh(told: Told) -> bool:
-    return time.time() - told.now.taken_at < OLD_SECONDS
+    return abs(time.time() - told.now.taken_at) < OLD_SECONDS  # ahead of now is a clock that was set, not news
 
 
 def _ended(last: LastRun) -> str:
     ended = last.ended_at or last.started_at
-    took = (datetime.fromisoformat(ended) - datetime.fromisoformat(last.started_at)).total_seconds()
     return _(
         "The last, run {run}, ended {ended} after {took}, with exit {code}{outcomes}.",
         run=last.run,
         ended=_clock(ended),
-        took=duration(took),
+        took=elapsed(run_seconds(last.started_at, last.ended_at, last.summary)),
         code=last.summary["exit_code"] if last.summary else "?",
         outcomes=_outcomes(last.summary) if last.summary else "",
     )

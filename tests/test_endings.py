@@ -66,10 +66,10 @@ def test_a_single_attempt_that_is_the_reason_is_not_said_twice() -> None:
 async def test_a_run_that_was_stopped_says_of_each_order_what_its_one_attempt_met(shop: Shop) -> None:
     shop.orders(6)
     shop.manifest()
-    (shop.folder / "config.yaml").write_text("retry: {base: 30, cap: 30}")
+    (shop.folder / "config.yaml").write_text("{retry: {base: 30, cap: 30}, photos: {small_side: 1}}")
     async with Sandbox(SandboxOptions((parse_fault("closed_after_body=100%"),))) as server:
         words = command("run", "orders.csv", "--endpoint", server.url, "--report", "r.csv")
-        enough = under_way(words, shop.folder, environment(), lambda: server.stats()["requests"] >= 3)
+        enough = under_way(words, shop.folder, environment(), lambda: int(str(server.stats()["requests"])) >= 3)
         async with enough as process:
             process.send_signal(signal.SIGTERM)
             await process.communicate()

@@ -313,6 +313,15 @@ def day(number: int) -> datetime:
         ([], 0),
         ([-10, -9, -1, 0], 2),
         ([-10, -1, -9], 1),  # a clock that was wrong
+        ([-10, 300, -9, -1], 3),
+        ([-10, 300, 400, -9, 0], 4),
+        ([-10, 300, -1], 1),
+        ([-10, 300], 1),
+        ([300, 300], 0),
+        ([-10, -2000, -1], 1),
+        ([-10, -2000, -9, -1], 3),
+        ([-10, -2000], 1),
+        ([-10, None, 300, -9, -1], 4),
         ([-10, None, -9, -1], 3),
         ([-10, None, None], 1),
         ([None], 0),
@@ -324,4 +333,4 @@ def test_old_are_the_first_runs_up_to_one_that_is_not_or_has_no_end(ends: list[i
         Ran(number, day(-20 if end is None else end), None if end is None else day(end), None, True)
         for number, end in enumerate(ends, 1)
     ]
-    assert last_old(runs, day(-5)) == last
+    assert last_old(runs, day(-5), NOW) == last
