@@ -1,6 +1,7 @@
 """The connection of one attempt, used for no other: when its answer began, where that ends, who closes it first."""
 
 import asyncio
+import errno
 import re
 import select
 import socket
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from batchupload.hosts import is_loopback, parse_address
 from batchupload.model import Cause
 
 if sys.platform == "linux":
@@ -48,8 +50,9 @@ _CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n|\AHTTP/1\.0 ", re.I
 class OwnConnections(aiohttp.TCPConnector):
     """Opens a connection for each request, with a `Listener` on it."""
 
-    def __init__(self) -> None:
-        super().__init__(limit=0, force_close=True, socket_factory=_socket)
+    def __init__(self, *, here_only: bool = False) -> None:
+        """With `here_only` connect to this machine only, whatever a name stands for."""
+        super().__init__(limit=0, force_close=True, socket_factory=_socket_to_here if here_only else _socket)
 
     async def connect(
         self,
@@ -212,6 +215,14 @@ class Listener(asyncio.Protocol):
                 unsent = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4))
                 return not int.from_bytes(unsent, sys.byteorder)
         return True
+
+
+def _socket_to_here(address: tuple[object, ...]) -> socket.socket:
+    place = address[4]
+    host = parse_address(str(place[0])) if isinstance(place, tuple) else None
+    if host is None or not is_loopback(host):
+        raise PermissionError(errno.EACCES, "plain http off this machine, without endpoint.allow_plaintext")
+    return _socket(address)
 
 
 def _socket(address: tuple[object, ...]) -> socket.socket:

@@ -66,7 +66,7 @@ class Endpoint:
     async def __aenter__(self) -> Self:
         # On a connection that is used again, an answer that comes late or twice is taken for the next order's.
         self._session = aiohttp.ClientSession(
-            connector=OwnConnections(),
+            connector=OwnConnections(here_only=self._url.scheme == "http" and not self._settings.allow_plaintext),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},

@@ -90,6 +90,19 @@ def test_a_url_that_programs_read_in_different_ways_is_refused() -> None:
             PhotoSettings(s3_endpoint=url)
 
 
+@pytest.mark.parametrize(("allowed", "outcome"), [(False, "failed"), (True, "uploaded")])
+async def test_a_name_of_this_machine_that_leads_elsewhere_gets_no_photos(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, allowed: bool, outcome: str
+) -> None:
+    monkeypatch.setattr("batchupload.connection.is_loopback", lambda _: False)  # as if the hosts file named another
+    shop.order("HT000001")
+    async with Sandbox() as server:
+        endpoint = {"url": server.url.replace("127.0.0.1", "localhost"), "allow_plaintext": allowed}
+        _, report = await send(shop.manifest(), settings_for("", endpoint=endpoint, retry={"attempts": 1}))
+        assert len(server.accepted) == allowed
+    assert [row["outcome"] for row in report] == [outcome]
+
+
 @given(st.text(alphabet="localhst127.0:[]@\\%#/?ⓛ１ ", max_size=20))
 def test_what_passes_as_this_machine_is_connected_to_on_this_machine(host: str) -> None:
     try:
