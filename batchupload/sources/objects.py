@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 VALID = timedelta(minutes=15)
 """How long a signed address holds."""
 BUCKET = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{0,61}[a-z0-9]")
-"""3 to 63 characters, of which none can begin a port, a path or another host; 2 are let be."""
+"""2 to 63 characters, of which none can begin a port, a path or another host."""
 NOT_IN_KEYS = re.compile(r"[\x00-\x1f\x7f\\?#]|(?:^|/)\.{0,2}(?:/|$)")
 """Characters that begin another part of an address, and empty, `.` and `..` folders."""
 
