@@ -241,6 +241,8 @@ def _sent(run: Run, attempts: Mapping[str, Attempt]) -> Iterator[Violation]:
     for event in run.events:
         if event.what == "elsewhere":
             yield Violation("photos", NO_ORDER, "another address was contacted")
+        if event.what == "no order":
+            yield Violation("photos", NO_ORDER, f"{event.attempt} had no order number in its whole body")
         if event.what == "fault":
             yield Violation("endpoint", NO_ORDER, f"a fault of this endpoint itself: {event.facts}")
     for attempt in attempts.values():

@@ -30,6 +30,8 @@ LONGEST = 20.0
 RECEIVE_BUFFER = 16 * 1024
 """Bytes; small, so that "in the body" is not after it for the sender."""
 
+ORDER = re.compile(rb'name="order_id"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n')
+
 
 class GoneError(Exception):
     """The other side is gone, or this endpoint closed the connection."""
@@ -213,21 +215,17 @@ class Request:
 
     def body(self) -> None:
         """Read the body as the plan has it, and do what the plan says."""
-        while self.order_id == NO_ORDER and self.read < self.length:
+        while not (found := ORDER.search(self.received)) and self.read < self.length:
             self._take_in(min(512, self.length - self.read))
-            if found := re.search(rb'name="order_id"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n', self.received):
-                self.order_id = found[1].decode("utf-8", "replace")
-                self.write("order known")
-        if self.order_id == NO_ORDER:
-            self._read_on()
+        if not found:
+            self.write("no order")
             raise GoneError("a body without order number")
+        self.order_id = found[1].decode("utf-8", "replace")
+        self.write("order known")
         plan, chance = self.endpoint.plan(self.order_id)
         early = plan.strike != "at the end"
-        if early:
-            place = plan.share if plan.strike == "in the body" else 0
-            self._read_on(self.read + int(place * (self.length - self.read - 1)))
-        else:
-            self._read_on()
+        share = plan.share if plan.strike == "in the body" else 0
+        self._read_on(self.read + int(share * (self.length - self.read - 1)) if early else self.length)
         self.endpoint.struck[f"{plan.strike}: {plan.act}" + (f" {plan.delivery}" if plan.act == "answer" else "")] += 1
         first = self._first_answer(plan, chance) if plan.act == "answer" else None
         if self.whole:
@@ -241,7 +239,7 @@ class Request:
             time.sleep(plan.gap)
             self._end("close")
         if early:
-            self._read_on()
+            self._read_on(self.length)
             self._take(plan.takes, first)
         self._finish(plan)
 
@@ -337,12 +335,12 @@ class Request:
         self.socket.settimeout(LONGEST)
         try:
             data = self.socket.recv(most)
-        except OSError as error:
-            self.write("broken", why=str(error))
-            raise
+        except OSError:
+            data = b""
         if not data:
-            self.write("closed by the other side")
-            raise GoneError("closed by the other side")
+            if self.length:
+                self.write("gone")
+            raise GoneError("gone")
         return data
 
     def _take_in(self, most: int) -> None:
@@ -350,8 +348,7 @@ class Request:
         self.received += data
         self.read += len(data)
 
-    def _read_on(self, until: int | None = None) -> None:
-        until = self.length if until is None else until
+    def _read_on(self, until: int) -> None:
         parts = [self.received]
         while self.read < until:
             data = self._receive(min(65_536, until - self.read))

@@ -211,6 +211,7 @@ BROKEN: dict[str, tuple[str, Callable[[Scene], object]]] = {
     "a cookie": ("photos", lambda scene: scene.facts("request", "A")["headers"].update(cookie="PHPSESSID=abc")),
     "a header twice": ("photos", lambda scene: scene.facts("request", "A")["twice"].append("host")),
     "another address": ("photos", lambda scene: scene.events.append(Event(0, -1, NO_ORDER, "elsewhere", NO_ORDER, {}))),
+    "no order number": ("photos", lambda scene: scene.events.append(Event(0, 1, "1-1", "no order", NO_ORDER, {}))),
     "a connection used again": ("connection", lambda scene: scene.seen("0-2", "A", "", taken=False)),
     "a connection to be kept": ("connection", lambda scene: scene.facts("request", "A")["headers"].pop("connection")),
     "fewer attempts than were seen": ("figures", lambda scene: scene.row("B").update(attempts="1")),
