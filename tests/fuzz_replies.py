@@ -141,13 +141,13 @@ def _repeated(random: Random) -> str:
 def _packed(content: bytes, random: Random) -> bytes:
     match random.randrange(7):
         case 0:
-            return gzip.compress(content)[: random.randrange(40)]
+            return gzip.compress(content, mtime=0)[: random.randrange(40)]
         case 1:
-            return gzip.compress(content) + gzip.compress(content)
+            return gzip.compress(content, mtime=0) + gzip.compress(content, mtime=0)
         case 2:
             return zlib.compress(content)
         case 3:
             return zlib.compress(content)[2:-4]
         case 4:
-            return gzip.compress(content + bytes(random.choice((1 << 20, 30 << 20))), 1)
-    return gzip.compress(content)
+            return gzip.compress(content + bytes(random.choice((1 << 20, 30 << 20))), 1, mtime=0)
+    return gzip.compress(content, mtime=0)

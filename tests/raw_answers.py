@@ -144,7 +144,7 @@ def made(kind: Kind, framing: str, message: str, elsewhere: int, chance: random.
         return Answer(VAGUE, VAGUE, 0, "", chance.choice(MALFORMED))
     body = kind.body(message)
     if framing.startswith("gzip"):
-        body = gzip.compress(body)
+        body = gzip.compress(body, mtime=0)
     head = [f"HTTP/1.{0 if framing == 'HTTP/1.0' else 1} {kind.status} Said", "Content-Type: text/html; charset=utf-8"]
     head += ["Set-Cookie: PHPSESSID=abc; path=/", *kind.headers]
     head += ["Content-Encoding: gzip"] * framing.startswith("gzip") + ["Connection: close"] * (framing == "says close")
