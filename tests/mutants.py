@@ -1,0 +1,89 @@
+"""Change the deciding modules at random, and see whether a test notices: `python tests/mutants.py --sample 200`.
+
+mutmut makes the mutants and runs, for each, the tests that pass through the changed function. A mutant that no test
+kills is printed as a diff: write the test that kills it, or see that nobody can observe what it changes. Mutants of
+words for people are left out. Which modules and tests take part is in pyproject.toml.
+"""
+
+import argparse
+import ast
+import difflib
+import json
+import random
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+MADE = Path("mutants")
+"""Where mutmut puts its changed copy of the project."""
+UNNOTICED = {0: "survived", 33: "no test passes through it"}
+"""mutmut's exit codes of a mutant that no test killed; the others mean that one failed, crashed or ran out of time."""
+WORDS = re.compile(r"""(["'])[^"'\n]* [^"'\n]*\1""")
+"""A literal with a space in it is a text for people."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try a sample of the mutants, print those that were not noticed; 1 if fewer than `--wanted` percent were."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=200, help="mutants to try; 0 for all [200]")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same mutants of the same code [1]")
+    parser.add_argument("--module", action="append", help="one module, such as verdict; may be given again")
+    parser.add_argument("--wanted", type=float, default=95.0, help="percent that a test must notice [95]")
+    parser.add_argument("--at-once", type=int, default=2, help="mutants that are tried at a time [2]")
+    options = parser.parse_args(arguments)
+    _mutmut("none.of.them", at_once=1)  # makes the mutants, and finds out which test passes through what
+    names = [name for name in sorted(results()) if not options.module or name.split(".")[1] in options.module]
+    random.Random(options.seed).shuffle(names)
+    chosen = [name for name in names if not _is_about_words(name)][: options.sample or None]
+    if not chosen:
+        parser.error("no such mutants")
+    _mutmut(*chosen, at_once=options.at_once)
+    unnoticed = {name: UNNOTICED[code] for name, code in results().items() if name in set(chosen) and code in UNNOTICED}
+    for name, why in sorted(unnoticed.items()):
+        print(f"\n{name}: {why}\n" + "\n".join(change(name)))
+    noticed = 100 * (1 - len(unnoticed) / len(chosen))
+    print(f"\n{len(chosen) - len(unnoticed)} of {len(chosen)} mutants were noticed: {noticed:.1f} %")
+    return int(noticed < options.wanted)
+
+
+def results() -> Mapping[str, int | None]:
+    """Name of each mutant → its exit code; None if it was not tried."""
+    codes: dict[str, int | None] = {}
+    for file in MADE.rglob("*.py.meta"):
+        codes |= json.loads(file.read_text())["exit_code_by_key"]
+    return codes
+
+
+def change(name: str) -> list[str]:
+    """What a mutant changes, as lines of a diff."""
+    module, _, function = name.rpartition(".")
+    sources = _functions(MADE / f"{module.replace('.', '/')}.py")
+    before, after = sources[re.sub(r"_\d+$", "_orig", function)], sources[function]
+    lines = difflib.unified_diff(before.splitlines()[1:], after.splitlines()[1:], n=1, lineterm="")
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+
+
+def _is_about_words(name: str) -> bool:
+    changed = [[WORDS.sub('""', line[1:]) for line in change(name) if line[0] == sign] for sign in "-+"]
+    return changed[0] == changed[1]
+
+
+@cache
+def _functions(path: Path) -> Mapping[str, str]:
+    """Each function of a file by its name, unparsed."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return {node.name: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, kinds)}
+
+
+def _mutmut(*names: str, at_once: int) -> None:
+    command = [Path(sysconfig.get_path("scripts")) / "mutmut", "run", "--max-children", str(at_once), *names]
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
