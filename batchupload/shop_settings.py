@@ -152,6 +152,17 @@ class EndpointSettings(Section):
             )
         return self
 
+    @field_validator("url")
+    @classmethod
+    def _has_a_name_that_can_be_looked_up(cls, url: str) -> str:
+        from yarl import URL  # here, since most commands need it not
+
+        try:
+            (URL(url).raw_host or "").encode("idna")  # as the look-up does: `shop..example` is no name
+        except ValueError as error:
+            raise ValueError(_("not a URL: {error}", error=error)) from None
+        return url
+
 
 class Columns(Section):
     """Header names to look for before the known English and Chinese ones."""

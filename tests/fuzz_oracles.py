@@ -22,6 +22,7 @@ import fuzz_replies
 import fuzz_runs
 import fuzz_settings
 from fuzz_runs import Broken
+from yarl import URL
 
 from batchupload.columns import KNOWN_NAMES
 from batchupload.config import ConfigError, load
@@ -253,6 +254,10 @@ def _as_endpoint(text: str) -> None:
         _writable(str(error).replace(text, "")) if text.isprintable() else None
         return
     Endpoint(settings, TimeoutSettings())
+    try:
+        (URL(settings.url).host or "").encode("idna")
+    except UnicodeError:
+        raise Broken("an endpoint whose name can't be looked up") from None
 
 
 def hold_pattern(content: bytes) -> str:

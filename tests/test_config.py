@@ -101,6 +101,9 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         ("https://user:secret@shop.example/", "no user name"),
         ("https://shop.example:99999/", "not a URL"),
         ("https:///upload", "name a host"),
+        ("https://shop..example/upload", "not a URL"),
+        (f"https://{'x' * 64}.example/", "not a URL"),
+        ("https://\ufffd/upload", "not a URL"),
         ("http://shop.example/upload", "plain http: ID photos would cross the network unencrypted"),
     ],
 )
