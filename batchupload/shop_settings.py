@@ -158,7 +158,9 @@ class EndpointSettings(Section):
         from yarl import URL  # here, since most commands need it not
 
         try:
-            (URL(url).raw_host or "").encode("idna")  # as the look-up does: `shop..example` is no name
+            address = URL(url)
+            if address.host:  # raises for `xn--`
+                str(address.raw_host).encode("idna")  # as the look-up does: `shop..example` is no name
         except ValueError as error:
             raise ValueError(_("not a URL: {error}", error=error)) from None
         return url

@@ -255,7 +255,8 @@ def _as_endpoint(text: str) -> None:
         return
     Endpoint(settings, TimeoutSettings())
     try:
-        (URL(settings.url).host or "").encode("idna")
+        if URL(settings.url).host:
+            str(URL(settings.url).raw_host).encode("idna")
     except UnicodeError:
         raise Broken("an endpoint whose name can't be looked up") from None
 

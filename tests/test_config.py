@@ -104,6 +104,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         ("https://shop..example/upload", "not a URL"),
         (f"https://{'x' * 64}.example/", "not a URL"),
         ("https://\ufffd/upload", "not a URL"),
+        ("https://xn--/upload", "not a URL"),
         ("http://shop.example/upload", "plain http: ID photos would cross the network unencrypted"),
     ],
 )

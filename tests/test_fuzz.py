@@ -9,7 +9,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 INPUTS = {
-    "bytes": 3000,
+    "bytes": 6000,
     "pictures": 1000,
     "manifests": 300,
     "rows": 300,
