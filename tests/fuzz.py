@@ -109,7 +109,8 @@ def fuzz(what: str, seed: int, first: int, enough: Enough, keep: Path, tally: Ta
         killers = one_by_one(subject, numbers, inputs, kept, tally, what)
         if subject.together:  # without what would only hold up the others
             rows = [number for number in numbers if number not in killers][: subject.rows]
-            in_runs(subject, what, list(inputs(rows)), keep, tally)
+            if rows:
+                in_runs(subject, what, list(inputs(rows)), keep, tally)
         done += len(numbers)
 
 
