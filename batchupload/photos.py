@@ -1,18 +1,14 @@
 """Paths → the validated photo set, or the problem with it: blocking work for a thread, each file read once."""
 
-import errno
 import io
-import os
 import re
-import stat
 import struct
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
 
 # Importing the plugins loads the decoders now, not in a worker thread.
 from PIL import Image, MpoImagePlugin, PngImagePlugin
@@ -24,7 +20,7 @@ from batchupload.photo_errors import FilesExhaustedError as FilesExhaustedError
 from batchupload.photo_errors import PhotoError as PhotoError
 from batchupload.photo_errors import damage as damage
 from batchupload.photo_errors import too_large as too_large
-from batchupload.photo_errors import unreadable
+from batchupload.photo_files import Folders, read_photo
 from batchupload.photo_sets import set_digest
 from batchupload.picture_work import MOST_SIDE, TooComplexError, check_parts, memory_kept
 from batchupload.reasons import Reason
@@ -66,10 +62,6 @@ Mend = Callable[[bytes], tuple[bytes, str]]
 """A photo → one that can be sent, and what was done to it. Raises `PhotoError`."""
 Room = Callable[[int], AbstractContextManager[None]]
 """Waits until so many bytes of memory may be taken."""
-
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-"""Without O_NONBLOCK the opening of a pipe would wait for a writer."""
 
 
 def _unbounded(size: int) -> AbstractContextManager[None]:
@@ -141,37 +133,6 @@ def load_photos(
 
 def _problem(field: str, error: PhotoError) -> Problem:
     return Problem(error.problem.reason, f"{field}: {error.problem.detail}" if error.problem.detail else field)
-
-
-def read_photo(path: str, folders: "Folders", most: int) -> bytes:
-    """One photo of no more than `most` bytes, read once from a descriptor that was checked. Raises `PhotoError`."""
-    try:
-        descriptor = folders.open(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise PhotoError(Reason.PHOTO_MISSING, "") from None
-    except UnicodeError:  # half a character
-        raise PhotoError(Reason.PHOTO_MISSING, "") from None
-    except OSError as error:
-        raise unreadable(error) from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise PhotoError(Reason.PHOTO_NOT_A_FILE, "")
-        if status.st_size > most:
-            raise too_large(status.st_size, most)
-        content = os.read(descriptor, status.st_size + 1)
-        # Not what was announced: a network disk reads in parts, or the file changes at this moment.
-        while len(content) not in {status.st_size, most + 1} and (more := os.read(descriptor, 1 << 16)):
-            content = (content + more)[: most + 1]
-    except OSError as error:
-        raise unreadable(error) from None
-    finally:
-        os.close(descriptor)
-    if len(content) > most:
-        raise too_large(len(content), most)
-    if not content:
-        raise PhotoError(Reason.PHOTO_EMPTY, "")
-    return content
 
 
 def media_type_of(content: bytes) -> str:
@@ -335,75 +296,3 @@ def _restarts_in_turn(content: bytes, at: int, end: int) -> bool:
         count += len(restarts)
         at = upto
     return True
-
-
-class Folders:
-    """Opens files below `root`, so that no link swapped in meanwhile can lead out of it. A context manager.
-
-    Photos of one order often lie in one folder, which stays open until the next is needed.
-    """
-
-    def __init__(self, root: Path, allow_outside_root: bool) -> None:
-        self._root = root
-        self._allow_outside_root = allow_outside_root
-        self._folder = ""
-        self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._leave()
-
-    def open(self, path: str) -> int:
-        """A descriptor of the file. Raises `OSError`, and `PhotoError` where the path leads out."""
-        if "\0" in path:
-            raise FileNotFoundError(errno.ENOENT, _("NUL in path"))
-        path = path.replace("\\", "/")  # manifests from Windows
-        if self._allow_outside_root:
-            whole = self._root / path
-            _refuse_special(whole.stat())
-            return os.open(whole, FILE)
-        inside = os.path.normpath(path)
-        if not inside.startswith(("..", "/")):
-            try:
-                return self._open_below(inside)
-            except OSError as error:
-                if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
-                    raise
-        # There is a link, or the path needs the root's own; where they lead to must lie inside.
-        root = os.path.realpath(self._root)
-        inside = os.path.relpath(os.path.realpath(os.path.join(root, path)), root)
-        if inside == ".." or inside.startswith("../"):
-            raise PhotoError(Reason.PHOTO_OUTSIDE_ROOT, "")
-        return self._open_below(inside)
-
-    def _open_below(self, path: str) -> int:
-        """Raises `OSError` also where there is a link in `path`, which leads downwards."""
-        folder, _, name = path.rpartition("/")
-        if self._descriptor < 0 or folder != self._folder:
-            self._enter(folder)
-        _refuse_special(os.stat(name, dir_fd=self._descriptor, follow_symlinks=False))
-        return os.open(name, FILE | os.O_NOFOLLOW, dir_fd=self._descriptor)
-
-    def _enter(self, folder: str) -> None:
-        self._leave()
-        self._descriptor = os.open(self._root, FOLDER)
-        for name in folder.split("/") if folder else ():
-            below = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = below
-        self._folder = folder
-
-    def _leave(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def _refuse_special(status: os.stat_result) -> None:
-    """Opening a device can already do something; so look before."""
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-        raise PhotoError(Reason.PHOTO_NOT_A_FILE, "")
