@@ -12,9 +12,9 @@ from batchupload.verdict import judge
 
 
 async def make_attempt(
-    endpoint: Endpoint, order_id: str, photo_set: PhotoSet, settings: Settings, stop: Stop, limit: float
+    endpoint: Endpoint, order_id: str, photo_set: PhotoSet, settings: Settings, stop: Stop
 ) -> Attempt:
-    """Send the photos once, in at most `limit` seconds; the end of the drain time breaks it off.
+    """Send the photos once; the end of the drain time breaks it off.
 
     Raises nothing for what network and endpoint do: the attempt's finding tells.
     """
@@ -24,7 +24,7 @@ async def make_attempt(
     started_at, began = datetime.now(UTC).astimezone(), now()
     try:
         async with stop.interruptible():
-            answer = await endpoint.send(body, limit)
+            answer = await endpoint.send(body)
     except InterruptedAttemptError:
         finding = Finding(Verdict.AMBIGUOUS if transfer.whole else Verdict.RETRY, Reason.STOPPED)
     else:

@@ -84,17 +84,16 @@ class Endpoint:
         """The body of one attempt; it can't be used for another."""
         return MultipartBody(order_id, photo_set, self._form, self._bandwidth)
 
-    async def send(self, body: "MultipartBody", limit: float) -> Reply | NoReply:
-        """Make one attempt; `limit` in seconds bounds it beside its own timeouts, less the waits for our own bandwidth.
+    async def send(self, body: "MultipartBody") -> Reply | NoReply:
+        """Make one attempt. Its size bounds its time, less the waits for our own bandwidth.
 
         Raises nothing for what network and endpoint do. `body.transfer` tells how far it got, also when cancelled.
         Call `body.release` after it, whatever came of it.
         """
         transfer, timeouts = body.transfer, self._timeouts
-        limit = min(limit, transfer.size / timeouts.slowest_link + timeouts.connect + timeouts.reply)
         try:
             async with Patience() as patience:
-                watchdog = Watchdog(patience, transfer, timeouts, limit)
+                watchdog = Watchdog(patience, transfer, timeouts)
                 body.watchdog = lambda: watchdog
                 async with self._session.post(self._url, data=body, allow_redirects=False) as response:
                     watchdog.end()
@@ -135,12 +134,12 @@ class Endpoint:
 class Watchdog:
     """Gives each phase of an attempt its own patience, begun anew at every sign of progress."""
 
-    def __init__(self, patience: Patience, transfer: Transfer, timeouts: TimeoutSettings, limit: float) -> None:
+    def __init__(self, patience: Patience, transfer: Transfer, timeouts: TimeoutSettings) -> None:
         self._patience = patience
         self._transfer = transfer
         self._waits = {Phase.CONNECT: timeouts.connect, Phase.BODY: timeouts.progress, Phase.REPLY: timeouts.reply}
         self._now = asyncio.get_running_loop().time
-        self._end = self._now() + limit
+        self._end = self._now() + transfer.size / timeouts.slowest_link + timeouts.connect + timeouts.reply
         self._ended = False
         self.progress()
 

@@ -1,7 +1,6 @@
 """The job: rows → orders → photo sets → sends → endings → report, in one TaskGroup."""
 
 import asyncio
-import math
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -279,7 +278,7 @@ class Pipeline:
             self._site.drop(photos)
             return after_last_attempt(order, waited, exhausted=False)
         # An attempt that begins has its own time: one that the order's cuts short would be ambiguous by our doing.
-        attempt = await self._site.send(order.row.order_id, photos, math.inf)
+        attempt = await self._site.send(order.row.order_id, photos)
         self._recorder.ended(loaded, attempt)
         self._pace.learn(turn, attempt, known=is_known(order.standing, photos.digest, attempt.finding))
         self._no_more_ahead(order.row)

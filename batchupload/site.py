@@ -36,8 +36,8 @@ class Site(Protocol):
         Raises `InterruptedAttemptError` once the drain time is over.
         """
 
-    async def send(self, order_id: str, photos: PhotoSet | AwayPhotos, limit: float) -> Attempt:
-        """Make one attempt, in at most `limit` seconds. Raises nothing for what network and endpoint do."""
+    async def send(self, order_id: str, photos: PhotoSet | AwayPhotos) -> Attempt:
+        """Make one attempt. Raises nothing for what network and endpoint do."""
 
     def drop(self, photos: PhotoSet | AwayPhotos) -> None:
         """These photos will not be sent after all."""
@@ -81,11 +81,11 @@ class ThisProcess:
             self._sources = await Sources(settings.photos, settings.retry, settings.timeouts).__aenter__()
         return await self._sources.fetch(several)
 
-    async def send(self, order_id: str, photos: PhotoSet | AwayPhotos, limit: float) -> Attempt:
+    async def send(self, order_id: str, photos: PhotoSet | AwayPhotos) -> Attempt:
         """See `Site`."""
         if self._endpoint is None or isinstance(photos, AwayPhotos):
             raise TypeError("Nothing can be sent from here.")
-        return await make_attempt(self._endpoint, order_id, photos, self._settings, self._stop, limit)
+        return await make_attempt(self._endpoint, order_id, photos, self._settings, self._stop)
 
     def drop(self, photos: PhotoSet | AwayPhotos) -> None:
         """See `Site`; memory is given back by itself."""

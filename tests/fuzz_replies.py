@@ -100,7 +100,9 @@ def body(random: Random) -> bytes:
 
 
 def _json(random: Random) -> str:
-    code = random.choice((200, 200, 400, "200", " 200 ", "0200", 200.0, True, None, 10**30, -1, [], "９９", *HALVES))
+    code: object = random.choice(
+        (200, 200, 400, "200", " 200 ", "0200", 200.0, True, None, 10**30, -1, [], "９９", *HALVES)
+    )
     message = random.choice((*MESSAGES, value(random), value(random)))
     answer = {"code": code, random.choice(("msg", "msg", "message", "data")): message, "data": value(random, 2)}
     if random.random() < 0.2:

@@ -33,7 +33,7 @@ HEADER = ["order_id", "face", "back", "hand", "note"]
 FIELDS = ("face", "back", "hand")
 # No text of others may reach a terminal as it is: control characters, marks of direction.
 RAW = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-SETTINGS = {
+SETTINGS: Mapping[str, Mapping[str, object]] = {
     "endpoint": {"allow_plaintext": True},
     "retry": {"attempts": 1, "base": 0.01, "cap": 0.02, "retry_after_cap": 0.05},
     "pace": {"canary": 0, "concurrency": 4, "probe_after_failures": 100_000, "stop_after_misaddressed": 100_000},
@@ -222,7 +222,11 @@ def _become(folder: Path, words: Sequence[str]) -> None:
     connect = socket.socket.connect
     with nowhere([], []):
         refused = socket.socket.connect
-        socket.socket.connect = lambda self, address: (connect if address[0] == "127.0.0.1" else refused)(self, address)  # type: ignore[method-assign, assignment, misc]
+
+        def guarded(self: socket.socket, address: Any) -> None:
+            (connect if address[0] == "127.0.0.1" else refused)(self, address)
+
+        socket.socket.connect = guarded  # type: ignore[method-assign,assignment]
         main()
 
 
@@ -248,7 +252,7 @@ def nowhere(names: list[tuple[str, int]], reached: list[tuple[object, ...]]) -> 
             name = SOMEWHERE
         return look_up(name, port, family, type, proto, flags | socket.AI_NUMERICHOST)
 
-    socket.socket.connect = guarded  # type: ignore[method-assign]
+    socket.socket.connect = guarded  # type: ignore[method-assign,assignment]
     socket.getaddrinfo = noted
     try:
         yield

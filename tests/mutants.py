@@ -81,7 +81,13 @@ def _functions(path: Path) -> Mapping[str, str]:
 
 
 def _mutmut(*names: str, at_once: int) -> None:
-    command = [Path(sysconfig.get_path("scripts")) / "mutmut", "run", "--max-children", str(at_once), *names]
+    command: list[str | Path] = [
+        Path(sysconfig.get_path("scripts")) / "mutmut",
+        "run",
+        "--max-children",
+        str(at_once),
+        *names,
+    ]
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
 
 

@@ -115,12 +115,10 @@ class Shop:
         """See `Endpoint`."""
         return Labelled(order_id, photo_set)
 
-    async def send(self, body: Labelled, limit: float, **_: Any) -> Reply | NoReply:
+    async def send(self, body: Labelled, *_: Any, **__: Any) -> Reply | NoReply:
         """One attempt."""
         order, transfer = self.orders[body.order_id], body.transfer
         self.sends[order.number] += 1
-        if limit <= 0:
-            self.wrong.append(f"{order.number}: begun with {limit:.0f} s to go")
         if order.photos in order.taken:
             self.wrong.append(f"{order.number}: sent again after it had been taken")
         loop = asyncio.get_running_loop()

@@ -115,11 +115,11 @@ class ScriptedEndpoint:
     def prepare(self, order_id: str, photo_set: PhotoSet) -> Labelled:
         return Labelled(order_id, photo_set)
 
-    async def send(self, body: Labelled, limit: float) -> Reply | NoReply:
+    async def send(self, body: Labelled) -> Reply | NoReply:
         order_id, digest = body.order_id, body.digest
         weights = [self.plain or 1, *(fault.weight if self.plain else 0 for fault in FAULTS)]
         fault = self.chance.choices((PLAIN, *FAULTS), weights)[0]
-        seconds = min(fault.seconds * self.chance.uniform(0.1, 1.0), limit)
+        seconds = fault.seconds * self.chance.uniform(0.1, 1.0)
         self.write("send", order_id, digest)
         await asyncio.sleep(seconds * self.chance.random())
         body.transfer.phase = fault.answer.phase if isinstance(fault.answer, NoReply) else Phase.REPLY

@@ -90,7 +90,7 @@ async def test_orders_of_a_lost_worker_that_were_not_sent_are_sent_by_another_an
         crew.join(other)
         lost.lost.set()
         await until(lambda: crew.told.startswith("1 worker "))
-        attempt = await crew.send("HT1", photos, 10.0)
+        attempt = await crew.send("HT1", photos)
     assert attempt.finding.verdict is Verdict.ACCEPTED
     assert (lost.sends, other.sends) == (0, 1)
 
@@ -101,7 +101,7 @@ async def test_a_send_of_a_lost_worker_is_ambiguous_and_keeps_its_place_while_it
         crew.join(lost)
         [photos] = await crew.look([WANTED])
         assert isinstance(photos, AwayPhotos)
-        sending = asyncio.create_task(crew.send("HT1", photos, 10.0))
+        sending = asyncio.create_task(crew.send("HT1", photos))
         await until(lambda: lost.sends == 1)
         lost.lost.set()
         await until(lambda: crew.told.startswith("waiting"))

@@ -106,7 +106,7 @@ async def test_a_status_decides_where_the_body_is_not_the_endpoints(status: int)
     with aioresponses() as script:
         script.post(url, status=status, body=b"<html>nginx</html>", response_class=ScriptedResponse)
         async with Endpoint(settings, TimeoutSettings()) as endpoint:
-            reply = await endpoint.send(endpoint.prepare("HT0001", photo_set), 10.0)
+            reply = await endpoint.send(endpoint.prepare("HT0001", photo_set))
     assert isinstance(reply, Reply)
     assert MEANS[judge(reply, True, (), NOW, 300.0).verdict] == STATUSES[status]
 

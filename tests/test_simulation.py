@@ -25,7 +25,7 @@ def test_every_invariant_holds_in_ten_worlds_of_a_thousand_orders(tmp_path: Path
 class EndpointWithOutage(ScriptedEndpoint):
     """Takes every order, but for ten minutes refuses connections."""
 
-    async def send(self, body: Labelled, limit: float) -> Reply | NoReply:
+    async def send(self, body: Labelled) -> Reply | NoReply:
         self.write("send", body.order_id, body.digest)
         await asyncio.sleep(0.3)
         if 60 < asyncio.get_running_loop().time() < 660:

@@ -119,7 +119,7 @@ class Crew:
             return [*answer.found]
         return [Reason.WORKER_LOST] * len(several)
 
-    async def send(self, order_id: str, photos: PhotoSet | AwayPhotos, limit: float) -> Attempt:
+    async def send(self, order_id: str, photos: PhotoSet | AwayPhotos) -> Attempt:
         """See `Site`. What was under way at a worker that is lost may have been accepted."""
         if isinstance(photos, PhotoSet):
             raise TypeError("These photos are not at a worker.")
@@ -129,7 +129,7 @@ class Crew:
         verdict = Verdict.RETRY if hand.lost else Verdict.AMBIGUOUS
         attempt = None
         try:
-            answer = await hand.ask(number, Send(number, key, order_id, limit))
+            answer = await hand.ask(number, Send(number, key, order_id))
             if isinstance(answer, Sent) and answer.attempt:
                 told, hand.held = answer.attempt, answer.held
                 attempt = Attempt(started_at, began, told.seconds, told.uploading, told.bytes_sent, told.finding)

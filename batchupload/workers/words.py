@@ -59,7 +59,6 @@ class Send:
     number: int
     key: int
     order_id: str
-    limit: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ class Worker:
         photos = self._held.pop(ask.key, None)
         started_at, began = datetime.now(UTC).astimezone(), self._loop.time()
         try:
-            attempt = await site.send(ask.order_id, photos, ask.limit) if photos else None
+            attempt = await site.send(ask.order_id, photos) if photos else None
         except Exception as error:
             log.exception(_("An internal fault while an order was sent"), extra=event("internal_fault"))
             finding = Finding(Verdict.AMBIGUOUS, Reason.INTERNAL_ERROR, message=text_of(error))
