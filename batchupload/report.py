@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple
@@ -57,7 +58,7 @@ def report_path(manifests: Sequence[Path], folder: Path | None, asked: Path | No
     else:
         return asked
     # Two runs within one second, or a clock set back.
-    paths = (place / (name if n == 1 else f"{name[:-4]}-{n}.csv") for n in range(1, 1000))
+    paths = (place / (name if n == 1 else f"{name[:-4]}-{n}.csv") for n in count(1))
     return next(path for path in paths if not os.path.lexists(path))
 
 
@@ -87,8 +88,9 @@ def move_aside(path: Path) -> Path | None:
     """
     if not os.path.lexists(path):
         return None
-    for number in range(1, 10_000):
-        aside = path.with_name(f"{path.stem}.incomplete-{number}{path.suffix}")
+    numbers = count(1)
+    while True:
+        aside = path.with_name(f"{path.stem}.incomplete-{next(numbers)}{path.suffix}")
         try:
             # The name is taken first: a rename alone would replace what somebody has put there.
             os.close(_private(str(aside), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
@@ -96,6 +98,8 @@ def move_aside(path: Path) -> Path | None:
         except FileExistsError:
             continue
         except OSError as error:
+            with suppress(OSError):
+                aside.unlink()  # the name that was taken, if that was all that could be done
             raise ReportError(
                 _(
                     "{path}: the incomplete report of the run before can't be moved to {name} ({why}). Name "
@@ -106,7 +110,6 @@ def move_aside(path: Path) -> Path | None:
                 )
             ) from None
         return aside
-    raise _existing(path)
 
 
 def move_back(aside: Path, path: Path) -> None:
@@ -276,7 +279,7 @@ def _lines(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    return os.open(path, flags, 0o600)
 
 
 def _look_for(path: Path, descriptor: int) -> None:
@@ -293,7 +296,7 @@ def _look_for(path: Path, descriptor: int) -> None:
 def _sync_folder(path: Path) -> None:
     """Have the names in it on the disk, where that can be done."""
     try:
-        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        folder = os.open(path, os.O_RDONLY)
     except PermissionError:  # a folder that may be written, but not read
         return
     try:

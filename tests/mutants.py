@@ -22,8 +22,6 @@ MADE = Path("mutants")
 """Where mutmut puts its changed copy of the project."""
 UNNOTICED = {0: "survived", 33: "no test passes through it"}
 """mutmut's exit codes of a mutant that no test killed; the others mean that one failed, crashed or ran out of time."""
-WORDS = re.compile(r"""(["'])[^"'\n]* [^"'\n]*\1""")
-"""A literal with a space in it is a text for people."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,16 +58,36 @@ def results() -> Mapping[str, int | None]:
 
 def change(name: str) -> list[str]:
     """What a mutant changes, as lines of a diff."""
-    module, _, function = name.rpartition(".")
-    sources = _functions(MADE / f"{module.replace('.', '/')}.py")
-    before, after = sources[re.sub(r"_\d+$", "_orig", function)], sources[function]
+    before, after = _versions(name)
     lines = difflib.unified_diff(before.splitlines()[1:], after.splitlines()[1:], n=1, lineterm="")
     return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
+def _versions(name: str) -> tuple[str, str]:
+    """The function of a mutant, before and after."""
+    module, _, function = name.rpartition(".")
+    sources = _functions(MADE / f"{module.replace('.', '/')}.py")
+    return sources[re.sub(r"_\d+$", "_orig", function)], sources[function]
+
+
 def _is_about_words(name: str) -> bool:
-    changed = [[WORDS.sub('""', line[1:]) for line in change(name) if line[0] == sign] for sign in "-+"]
-    return changed[0] == changed[1]
+    before, after = (_WithoutWords().visit(ast.parse(source)) for source in _versions(name))
+    return ast.dump(before) == ast.dump(after)
+
+
+class _WithoutWords(ast.NodeTransformer):
+    """Takes out each literal with a space in it, which is a text for people, and the names of functions."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:  # as ast calls it
+        return ast.Constant("") if isinstance(node.value, str) and " " in node.value else node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.name = ""
+        return self.generic_visit(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        node.name = ""
+        return self.generic_visit(node)
 
 
 @cache
