@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from conftest import Shop, batchupload, command, environment, outcomes, read_rep
 
 import batchupload as package
 from batchupload.sandbox import Sandbox, SandboxOptions
+from batchupload.workers.words import LEASE_SECONDS
 
 pytest.importorskip("distributed", reason="the extra is not installed: pip install 'batchupload[cluster]'")
 
@@ -172,17 +173,18 @@ async def local_run(shop: Shop, server: Sandbox) -> AsyncIterator[asyncio.subpro
     async with under_way(words, shop.folder, environment(), lambda: len(server.accepted) >= 20) as process:
         yield process
         async with asyncio.timeout(30):
-            while any(is_of_group(process.pid)):
+            while group_of(process.pid):
                 await asyncio.sleep(0.05)
 
 
-def is_of_group(group: int) -> Sequence[bool]:
-    """For each process that there is whether it is one of the group and not dead."""
+def group_of(group: int) -> list[int]:
+    """The processes of the group that are not dead."""
     found = []
     for place in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             state, _, its = place.read_text().rpartition(") ")[2].split()[:3]
-            found.append(its == str(group) and state != "Z")
+            if its == str(group) and state != "Z":
+                found.append(int(place.parent.name))
     return found
 
 
@@ -210,6 +212,32 @@ async def test_a_cluster_of_its_own_drains_and_leaves_no_process(shop: Shop, num
             assert set(ended.values()) == {("uploaded", "accepted"), ("deferred", "stopped")}
             assert {order for order, (outcome, _) in ended.items() if outcome == "uploaded"} == set(server.accepted)
         assert int(str(server.stats()["max_concurrent"])) <= 8
+
+
+@pytest.mark.skipif(not shutil.which("setsid"), reason="no setsid here")
+@pytest.mark.parametrize("who", ["all", "its_workers"])
+async def test_after_a_pause_longer_than_the_lease_the_workers_are_back_and_all_is_uploaded(
+    shop: Shop, who: str
+) -> None:
+    orders = shop.orders(150)
+    shop.manifest()
+    async with Sandbox(SandboxOptions(latency=0.1)) as server, local_run(shop, server) as process:
+        paused = group_of(process.pid)
+        if who == "its_workers":
+            paused.remove(process.pid)
+        for pid in paused:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(LEASE_SECONDS + 3)
+        finally:
+            for pid in paused:
+                os.kill(pid, signal.SIGCONT)
+        _, told = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, told.decode()
+    report = outcomes(read_report(shop.folder / "report.csv"))
+    assert report == dict.fromkeys(orders, ("uploaded", "accepted"))
+    assert int(str(server.stats()["requests"])) <= len(orders) + 8  # what was under way may be sent again
+    assert int(str(server.stats()["max_concurrent"])) <= 8
 
 
 @pytest.mark.parametrize(

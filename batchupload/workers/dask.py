@@ -55,6 +55,8 @@ class DaskCluster:
         self._refusals: dict[str, str] = {}
         self._unfit: set[str] = set()
         """Those that are not tried again under this address."""
+        self._worked: set[str] = set()
+        """Those that joined before, and so are fit whatever keeps them from it now."""
         self._joined = asyncio.Event()
         self._client: Client | None = None
         self._address = settings.address or ""
@@ -127,7 +129,7 @@ class DaskCluster:
                     await client.close(timeout=LOOK_SECONDS)
 
     async def _find(self) -> None:
-        """Try each worker that is there, once; after a loss of the scheduler go on when it is back."""
+        """Try each worker that is there; after a loss of the scheduler go on when it is back."""
         lost = False
         while True:
             try:
@@ -160,8 +162,8 @@ class DaskCluster:
             return set(await self._client.nthreads())
 
     async def _try(self, address: str) -> None:
-        """Have the worker join, or refuse it and say why."""
-        comm = None
+        """Have the worker join until it is lost, or refuse it and say why. Both may pass: it is tried again."""
+        comm = link = None
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._admit(address)
@@ -176,20 +178,26 @@ class DaskCluster:
         except OSError as error:
             self._refuse(address, _("it can't be spoken to ({error}): look at its log", error=first_line(error)))
         except UnfitWorkerError as error:
-            self._unfit.add(address)
+            if address not in self._worked:
+                self._unfit.add(address)
             self._refuse(address, str(error))
         else:
             log.info("Worker %s joins", name, extra=event("worker_joined", worker=name))
             self._refusals.pop(address, None)
+            self._worked.add(address)
+            self._unfit.discard(address)
             self._joined.set()
-            self._join(DaskLink(name, comm))
-            comm = None
+            link, comm = DaskLink(name, comm), None
+            self._join(link)
         finally:
             if comm:
                 comm.abort()
-        if address not in self._refusals or address in self._unfit:
+        if address in self._unfit:
             return
-        await asyncio.sleep(AGAIN_SECONDS)
+        if link:  # a worker or run that was stopped for a while, or a broken network, is soon back
+            await link.lost.wait()
+        else:
+            await asyncio.sleep(AGAIN_SECONDS)
         self._known.pop(address, None)
 
     async def _admit(self, address: str) -> None:
@@ -251,6 +259,8 @@ class DaskCluster:
                     return answer.name
 
     def _refuse(self, address: str, why: str) -> None:
+        if self._refusals.get(address) == why:
+            return  # it was said before
         self._refusals[address] = why
         log.warning(_("Worker {address} is refused: {why}.", address=address, why=why), extra=event("worker_refused"))
 

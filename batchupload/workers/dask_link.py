@@ -30,6 +30,7 @@ class DaskLink:
 
     def __init__(self, name: str, comm: "Comm") -> None:
         self.name = name
+        self.lost = asyncio.Event()
         self._comm = comm
 
     async def give(self, asks: Sequence[Ask]) -> None:
@@ -53,6 +54,7 @@ class DaskLink:
 
     def _lost(self, error: OSError) -> LinkLostError:
         self._comm.abort()
+        self.lost.set()
         if isinstance(error, TimeoutError):
             return LinkLostError(_("it said nothing for {seconds:g} s", seconds=SILENCE_SECONDS))
         return LinkLostError(_("its connection broke"))

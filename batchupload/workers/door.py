@@ -39,6 +39,7 @@ async def serve(comm: "Comm") -> object:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.work())
+            group.create_task(worker.keep_lease())
             group.create_task(_say(worker, comm))
             while True:
                 worker.give(pickle.loads(await comm.read()))  # noqa: S301 (Dask runs what it is given anyway)

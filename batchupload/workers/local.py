@@ -18,8 +18,11 @@ class LocalWorkers:
 
     async def __aenter__(self) -> str:
         """Start them; the address of their scheduler."""
+        import dask
         from distributed import LocalCluster
 
+        # Dask would end workers that it has not heard for five minutes, as after a pause of all of them and this.
+        self._stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": None}))
         try:
             cluster = await self._stack.enter_async_context(
                 LocalCluster(

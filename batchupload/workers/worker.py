@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from batchupload import __version__
+from batchupload.awake import real_seconds
 from batchupload.endpoint import Endpoint
 from batchupload.language import _, speak
 from batchupload.logs import event
@@ -38,6 +39,8 @@ from batchupload.workers.words import (
 
 TAKE_SECONDS = 1.0
 """How long an answer is waited for at a time."""
+LOOK_SECONDS = 0.25
+"""How often it is seen whether the lease is over."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class Allotted:
 
 
 class Worker:
-    """One worker's work for one run. `work` goes on until it is cancelled; `TimeoutError` where nothing is heard."""
+    """One worker's work for one run. `work` goes on until it is cancelled; `TimeoutError` once its lease is over."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -66,12 +69,12 @@ class Worker:
         self._held: dict[int, PhotoSet] = {}
         self._allotted = Allotted()
         self._bandwidth = Throttle(self._allotted, self._loop.time, datetime.now, BYTES_CREDIT)
-        self._lease = asyncio.timeout(LEASE_SECONDS)
-        self._working = False
+        self._heard = real_seconds()
 
     def give(self, asks: Sequence[Ask]) -> None:
-        """Take these in."""
-        self._hear()
+        """Take these in. Raises `TimeoutError` if the lease is over: the run has given them to others."""
+        self._check_lease()
+        self._heard = real_seconds()
         for ask in asks:
             self._asks.put_nowait(ask)
 
@@ -89,8 +92,7 @@ class Worker:
 
     async def work(self) -> None:
         """Do what is asked, all of it side by side."""
-        async with self._lease, AsyncExitStack() as stack:
-            self._working = True
+        async with AsyncExitStack() as stack:
             site = await self._begin(stack)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             while True:
@@ -107,6 +109,12 @@ class Worker:
                         self._stop.now()
                     case Bandwidth(rate):
                         self._allotted.rate = rate
+
+    async def keep_lease(self) -> None:
+        """Raise `TimeoutError` once the lease is over."""
+        while True:
+            self._check_lease()
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _begin(self, stack: AsyncExitStack) -> Site:
         begin = await self._asks.get()
@@ -175,10 +183,10 @@ class Worker:
         self._answers.append(answer)
         self._news.set()
 
-    def _hear(self) -> None:
-        # After a standstill of this process the time may be over and nobody told yet: what comes then comes too late.
-        if self._working and self._loop.time() < (self._lease.when() or 0.0):
-            self._lease.reschedule(self._loop.time() + LEASE_SECONDS)
+    def _check_lease(self) -> None:
+        # The run goes on while this process or machine stands still: here such time counts, unlike in other waits.
+        if real_seconds() - self._heard > LEASE_SECONDS:
+            raise TimeoutError
 
 
 async def _is_there(readers: Readers, place: Place) -> bool:
