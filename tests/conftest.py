@@ -8,7 +8,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,8 @@ from batchupload import __file__ as package
 from batchupload.job import Wish, execute, plan
 from batchupload.model import PHOTO_FIELDS
 from batchupload.samples import draw_photo
-from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
+from batchupload.sandbox import FaultRule, Sandbox, SandboxOptions, parse_fault
+from batchupload.sandbox_faults import choose_fault
 from batchupload.settings import LedgerSettings, Settings
 from batchupload.summary import Summary
 
@@ -75,6 +76,38 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path / "shop")
+
+
+@pytest.fixture(autouse=True)
+def every_fault_strikes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test if one of its sandbox's faults struck no send: it would pass without that fault.
+
+    A test that wants a fault to stay idle is marked `idle_faults`.
+    """
+    begun: list[Sandbox] = []
+    enter = Sandbox.__aenter__
+
+    async def noted(sandbox: Sandbox) -> Sandbox:
+        begun.append(sandbox)
+        return await enter(sandbox)
+
+    monkeypatch.setattr(Sandbox, "__aenter__", noted)
+    yield
+    if not request.node.get_closest_marker("idle_faults"):
+        idle = [rule for sandbox in begun for rule in idle_faults(sandbox)]
+        assert not idle, f"these faults struck no send: {idle}"
+
+
+def idle_faults(sandbox: Sandbox) -> list[FaultRule]:
+    """Return the rules that struck none of the sends a sandbox got; its choice can be repeated."""
+    orders: Any = sandbox.stats()["orders"]
+    struck = {
+        (order_id, choose_fault(sandbox.options.faults, sandbox.options.seed, order_id, send))
+        for order_id, order in orders.items()
+        for send in range(1, order["sends"] + 1)
+    }
+    hits = {*struck, *((None, name) for _, name in struck)}
+    return [rule for rule in sandbox.options.faults if (rule.order_id, rule.name) not in hits]
 
 
 def settings_for(url: str, **changes: Mapping[str, Any]) -> Settings:

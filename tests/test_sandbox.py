@@ -495,7 +495,8 @@ async def stop_quickly(sandbox: Sandbox) -> None:
 
 
 async def test_the_sandbox_stops_at_once_beside_clients_that_stall() -> None:
-    rules = tuple(FaultRule(name, order_id=name) for name in ("no_answer", "slow_reply", "endless_reply"))
+    names = ("no_answer", "slow_reply", "endless_reply", "stall_reading")
+    rules = tuple(FaultRule(name, order_id=name.ljust(len(ORDER), "x")) for name in names)
     async with Sandbox(SandboxOptions(faults=rules)) as sandbox, asyncio.TaskGroup() as tasks:
 
         async def hang(request: bytes) -> None:
@@ -508,13 +509,18 @@ async def test_the_sandbox_stops_at_once_beside_clients_that_stall() -> None:
         stopped = asyncio.Event()
         upload = upload_bytes(sandbox)
         for rule in rules:
-            named = upload.replace(ORDER.encode(), (rule.order_id or "").ljust(len(ORDER), "x").encode())
-            tasks.create_task(hang(named))
+            tasks.create_task(hang(upload.replace(ORDER.encode(), (rule.order_id or "").encode())))
         tasks.create_task(hang(upload[:700]))
         tasks.create_task(hang(b"POST /order"))
         tasks.create_task(hang(b""))
+        await until(lambda: sandbox.stats()["faults"] == dict.fromkeys(names, 1))
         await until(lambda: sandbox.stats()["requests"] == len(rules) + 1)
+        server = sandbox._runner.server
+        assert server
+        sockets = [each.transport.get_extra_info("socket") for each in server.connections if each.transport]
+        assert len(sockets) == len(rules) + 3
         await stop_quickly(sandbox)
+        await until(lambda: {each.fileno() for each in sockets} == {-1})
         stopped.set()
 
 
