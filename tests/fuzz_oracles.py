@@ -155,8 +155,14 @@ def hold_reply(content: bytes) -> str:
     number = re.fullmatch(r"HTTP/1.1 (\d{3}) .*", status, re.DOTALL)
     headers = dict(line.split(": ", 1) for line in lines if ": " in line)
     cut = Reason.REPLY_TOO_LARGE if len(body) > fuzz_replies.LIMIT else None
-    encoding, retry_after, date = (headers.get(name, "") for name in ("Content-Encoding", "Retry-After", "Date"))
-    reply = Reply(int(number[1]) if number else 200, body[: fuzz_replies.LIMIT], cut, encoding, retry_after, date)
+    reply = Reply(
+        int(number[1]) if number else 200,
+        body[: fuzz_replies.LIMIT],
+        cut,
+        content_encoding=headers.get("Content-Encoding", ""),
+        retry_after=headers.get("Retry-After", ""),
+        date=headers.get("Date", ""),
+    )
     rules = RULES[zlib.crc32(content) % 2]
     found = judge(reply, True, rules, NOW, 300)
     _writable(found.message, found.code)

@@ -33,7 +33,7 @@ HEADER = ["order_id", "face", "back", "hand", "note"]
 FIELDS = ("face", "back", "hand")
 # No text of others may reach a terminal as it is: control characters, marks of direction.
 RAW = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-SETTINGS: Mapping[str, Mapping[str, object]] = {
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "endpoint": {"allow_plaintext": True},
     "retry": {"attempts": 1, "base": 0.01, "cap": 0.02, "retry_after_cap": 0.05},
     "pace": {"canary": 0, "concurrency": 4, "probe_after_failures": 100_000, "stop_after_misaddressed": 100_000},
@@ -111,7 +111,7 @@ def _run(
             rows.append(_good(folder, f"GOODONE{number:04}", number))
     manifest = folder / "orders.csv"
     (_write, _write_lines, _write_book)[form % 3](manifest, rows)
-    settings = {section: dict(values) for section, values in SETTINGS.items()}
+    settings: dict[str, dict[str, Any]] = {section: {**values} for section, values in SETTINGS.items()}
     listener = socket.create_server(("127.0.0.1", 0))
     settings["endpoint"]["url"] = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     (folder / "config.yaml").write_text(json.dumps(settings), encoding="utf-8")
@@ -218,28 +218,20 @@ def _become(folder: Path, words: Sequence[str]) -> None:
     for name in [name for name in os.environ if name.startswith("BATCHUPLOAD_")]:
         del os.environ[name]
     os.environ |= {"LANGUAGE": "en", "COLUMNS": "100", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
-    # Nothing but loopback is reached, and no name looked up.
-    connect = socket.socket.connect
-    with nowhere([], []):
-        refused = socket.socket.connect
-
-        def guarded(self: socket.socket, address: Any) -> None:
-            (connect if address[0] == "127.0.0.1" else refused)(self, address)
-
-        socket.socket.connect = guarded  # type: ignore[method-assign,assignment]
+    with nowhere([], [], here=True):
         main()
 
 
 @contextmanager
-def nowhere(names: list[tuple[str, int]], reached: list[tuple[object, ...]]) -> Iterator[None]:
-    """Let nothing out of this machine: each name leads to `SOMEWHERE`, and every connection but to loopback is refused.
+def nowhere(names: list[tuple[str, int]], reached: list[tuple[object, ...]], *, here: bool = False) -> Iterator[None]:
+    """Let nothing out: each name leads to `SOMEWHERE`, each connection is refused, but those to loopback if `here`.
 
     What was looked up and where it led is noted.
     """
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
     def guarded(self: socket.socket, address: Any) -> None:
-        if isinstance(address, tuple):
+        if isinstance(address, tuple) and not (here and address[0] == "127.0.0.1"):
             reached.append(address)
             raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
         connect(self, address)
@@ -252,7 +244,7 @@ def nowhere(names: list[tuple[str, int]], reached: list[tuple[object, ...]]) -> 
             name = SOMEWHERE
         return look_up(name, port, family, type, proto, flags | socket.AI_NUMERICHOST)
 
-    socket.socket.connect = guarded  # type: ignore[method-assign,assignment]
+    socket.socket.connect = guarded  # type: ignore[method-assign, assignment]
     socket.getaddrinfo = noted
     try:
         yield
