@@ -36,6 +36,16 @@ def test_a_name_is_known_whatever_its_case_and_what_joins_its_words(name: str) -
     assert find_columns([name, "face", "back", "hand"], PLAIN, HERE).fields == PLACES
 
 
+@pytest.mark.parametrize("name", ["Xface", "faceX", "face.", "fa ce", "'fa'ce"])
+def test_a_name_with_anything_else_in_it_is_another(name: str) -> None:
+    assert "face" not in find_columns(["order_id", name, "back", "hand"], PLAIN, HERE).fields
+
+
+def test_a_field_may_stand_behind_any_number_of_other_columns() -> None:
+    header = [*(f"x{number}" for number in range(40)), *ENGLISH]
+    assert find_columns(header, PLAIN, HERE).fields == {field: at + 40 for field, at in PLACES.items()}
+
+
 def test_what_has_no_name_at_the_end_is_no_column() -> None:
     assert find_columns([*ENGLISH, "", " ", ""], PLAIN, HERE) == Columns(tuple(ENGLISH), PLACES, (), None)
     assert find_columns([], PLAIN, HERE) == Columns((), {}, (), None)
@@ -176,6 +186,9 @@ def test_what_is_too_long_for_a_name_is_not_asked_about(length: int) -> None:
         ('="\'a"', "a"),
         ('="a\nb"', "a\nb"),
         ('x="a"', 'x="a"'),
+        ('\u200b="a"\ufeff', "a"),
+        ("\u200b'a", "a"),
+        ("'\u200ba", "a"),
         ("\u200b\u00a0a\u3000\ufeff\u2060\u202e", "a"),
         ("a\u200bb", "a\u200bb"),
     ],
