@@ -119,7 +119,7 @@ def _ending(order: Order, seconds: float, outcome: Outcome, reason: Reason, deta
         "; ".join(part for part in (detail, earlier, _trail(order.attempts, reason), *_said(order.notes)) if part),
         order.attempts,
         started,
-        seconds if order.attempts else 0.0,
+        seconds,
         order.notes,
         known,
     )

@@ -120,7 +120,7 @@ def retry_after(reply: Reply, now: datetime, cap: float) -> float | None:
     A date counts from the reply's own `Date`, so that a wrong clock on either side does no harm (RFC 9110, 10.2.3).
     """
     value = reply.retry_after.strip()
-    if re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", value, re.ASCII):
+    if re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", value):
         return min(float(value), cap)
     until = _date(value)
     if until is None:
@@ -151,11 +151,9 @@ def _judge_answer(said: Answer, status: int, whole: bool, rules: Sequence[ReplyR
     rule = next((rule for rule in rules if _matches(rule, said)), None)
     if rule:
         verdict, reason = _THEN[rule.then]
-    elif said.code is None:
-        return _judge_status(status, whole, said.message, Reason.REPLY_WITHOUT_CODE)
-    elif said.code == status and _is_retryable(status):
-        # A framework's error page as JSON: the code only repeats the status.
-        return _judge_status(status, whole, said.message, Reason.REPLY_UNREADABLE, code)
+    elif said.code is None or (said.code == status and _is_retryable(status)):
+        # A code that only repeats the status is a framework's error page as JSON.
+        return _judge_status(status, whole, said.message, Reason.REPLY_WITHOUT_CODE, code)
     else:
         verdict, reason = _THEN["accept" if said.code == 200 else "reject"]
     return Finding(verdict, reason, status, code, said.message)
@@ -228,10 +226,10 @@ def _object(text: str) -> tuple[dict[str, Any], str]:
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
     begins_like_json = text.startswith(("{", "[", '"'))
     starts = iter([0]) if begins_like_json else _starts(text)
-    read = 0
+    read = -1
     for start in islice(starts, JSON_STARTS):
-        if start < read:
-            # What begins within an object that is broken, or ends too early, meets the same.
+        if start <= read:
+            # What begins within an object that is broken, or at the place where it breaks off, is no answer.
             continue
         try:
             value, read = decoder.raw_decode(text, start)
@@ -270,7 +268,7 @@ def _refuse(constant: str) -> object:
 
 
 def _code(value: object) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,8})", value.strip(), re.ASCII):
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,8})", value.strip()):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**9 else None
 

@@ -1,8 +1,9 @@
 """Change the deciding modules at random, and see whether a test notices: `python tests/mutants.py --sample 200`.
 
 mutmut makes the mutants and runs, for each, the tests that pass through the changed function. A mutant that no test
-kills is printed as a diff: write the test that kills it, or see that nobody can observe what it changes. Mutants of
-words for people are left out. Which modules and tests take part is in pyproject.toml.
+kills is printed as a diff: write the test that kills it, or see that nobody can observe what it changes, and put it
+into equivalent_mutants.txt. Mutants of words for people are left out. Which modules and tests take part is in
+pyproject.toml.
 """
 
 import argparse
@@ -16,12 +17,19 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 MADE = Path("mutants")
 """Where mutmut puts its changed copy of the project."""
-UNNOTICED = {0: "survived", 33: "no test passes through it"}
+UNNOTICED = {0: "survived", 5: "no test passes through it", 33: "no test passes through it"}
 """mutmut's exit codes of a mutant that no test killed; the others mean that one failed, crashed or ran out of time."""
+NOT_TRIED = (None, 2, 34)
+"""mutmut's exit codes of a mutant that was not tried, or not to the end."""
+SEVERAL_WORDS = re.compile(r"[^\W\d_].* | .*[^\W\d_]", re.DOTALL)
+"""What is separated by spaces, and has a letter."""
+EQUIVALENT = Path(__file__).with_name("equivalent_mutants.txt")
+"""Mutants that change nothing anybody can observe: `module.function: the changed line  # why`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,11 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _mutmut("none.of.them", at_once=1)  # makes the mutants, and finds out which test passes through what
     names = [name for name in sorted(results()) if not options.module or name.split(".")[1] in options.module]
     random.Random(options.seed).shuffle(names)
-    chosen = [name for name in names if not _is_about_words(name)][: options.sample or None]
+    equivalent = {line.split("  # ")[0] for line in EQUIVALENT.read_text(encoding="utf-8").splitlines()}
+    wanted = (name for name in names if not _is_about_words(name) and _changed_line(name) not in equivalent)
+    chosen = list(islice(wanted, options.sample or None))
     if not chosen:
         parser.error("no such mutants")
     _mutmut(*chosen, at_once=options.at_once)
-    unnoticed = {name: UNNOTICED[code] for name, code in results().items() if name in set(chosen) and code in UNNOTICED}
+    codes = {name: code for name, code in results().items() if name in set(chosen)}
+    if not_tried := [name for name, code in codes.items() if code in NOT_TRIED]:
+        print(f"{len(not_tried)} were not tried: see whether the tests pass without any change (`mutmut run`)")
+        return 2
+    unnoticed = {name: UNNOTICED[code] for name, code in codes.items() if code in UNNOTICED}
     for name, why in sorted(unnoticed.items()):
         print(f"\n{name}: {why}\n" + "\n".join(change(name)))
     noticed = 100 * (1 - len(unnoticed) / len(chosen))
@@ -63,6 +77,15 @@ def change(name: str) -> list[str]:
     return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
+def _changed_line(name: str) -> str:
+    """Such as `retry.next_delay: return None`; without its number, which changes with any other line."""
+    module, _, function = name.rpartition(".")
+    plain = re.split("ǁ|^x_", re.sub(r"__mutmut_\d+$", "", function))[-1]
+    return f"{module.partition('.')[2]}.{plain}: " + " ".join(
+        line[1:].strip() for line in change(name) if line[0] == "+"
+    )
+
+
 def _versions(name: str) -> tuple[str, str]:
     """The function of a mutant, before and after."""
     module, _, function = name.rpartition(".")
@@ -76,10 +99,10 @@ def _is_about_words(name: str) -> bool:
 
 
 class _WithoutWords(ast.NodeTransformer):
-    """Takes out each literal with a space in it, which is a text for people, and the names of functions."""
+    """Takes out each literal of several words, which is a text for people, and the names of functions."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:  # as ast calls it
-        return ast.Constant("") if isinstance(node.value, str) and " " in node.value else node
+        return ast.Constant("") if isinstance(node.value, str) and SEVERAL_WORDS.search(node.value) else node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.name = ""

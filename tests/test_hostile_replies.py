@@ -124,6 +124,7 @@ HOSTILE = {
     "objects begun": chain('\n{"a":'),
     "objects begun, then a list": b'x\n{"a":\n' * 45 + b'{"b":[' + chain("1,"),
     "objects": b"x" + chain('\n{"a":1}'),
+    "objects begun on one line": b"x" + chain('{"'),
     "empty objects": b"x" + chain("\n{}"),
     "braces and spaces": b"x\n" + chain("{" + " " * 100),
     "titles begun": chain("<title"),
@@ -139,26 +140,26 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_reply_keeps_the_loop_busy(name: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for body in (HOSTILE[name], gzip.compress(HOSTILE[name])):
         finding(body, content_encoding="gzip" if body[:2] == b"\x1f\x8b" else "")
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("header", ["1" * 8000, " " * 8000, "Fri, " * 1600, "1:" * 4000, "," * 8000, "-" * 8000])
 def test_no_header_keeps_the_loop_busy(header: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(100):
         retry_after(Reply(503, retry_after=header, date=header), NOW, 300.0)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_no_pattern_of_the_user_keeps_the_loop_busy() -> None:
     rules = [{"message": pattern, "then": "accept"} for pattern in ("(a+)+$", "(a|aa)+$", "(.*a){20}$")]
-    began = time.perf_counter()
+    began = time.process_time()
     body = json.dumps({"code": 400, "msg": "a" * 490 + "!"}).encode()
     assert finding(body, rules).verdict is Verdict.REJECTED
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 CELLS = {
@@ -177,10 +178,10 @@ def test_no_cell_keeps_a_reader_busy(tmp_path: Path, name: str) -> None:
     with manifest.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["order_id", "face", "back", "hand"], [cell, *"fbh"], ["HT1", cell, *"bh"]])
     settings = ManifestSettings(order_id_pattern="(a+ ?)+")
-    began = time.perf_counter()
+    began = time.process_time()
     clean(cell)
     assert len(list(read_rows(open_manifest(manifest, settings), settings))) >= 2
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("header", ["a," * 60_000, "x" * 200_000 + ",note", "," * 60_000 + "a", "\u200b" * 200_000])
@@ -188,18 +189,18 @@ def test_no_header_line_keeps_a_reader_busy(tmp_path: Path, header: str) -> None
     manifest = tmp_path / "orders.csv"
     settings = ManifestSettings(delimiter=",")
     manifest.write_text(f"order_id,face,back,hand,{header}\nHT0001,f,b,h\n", encoding="utf-8")
-    began = time.perf_counter()
+    began = time.process_time()
     assert open_manifest(manifest, settings)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_no_unknown_column_keeps_a_reader_busy(tmp_path: Path) -> None:
     manifest = tmp_path / "orders.csv"
     manifest.write_text(",".join(["ab" * 1200] * 100) + "\nHT0001,f,b,h\n", encoding="utf-8")
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ManifestError, match="missing"):
         open_manifest(manifest, ManifestSettings(delimiter=","))
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 async def test_a_signal_gets_through_while_hostile_replies_come_in(shop: Shop) -> None:

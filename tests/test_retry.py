@@ -20,6 +20,8 @@ from batchupload.settings import PaceSettings, RetrySettings
 from batchupload.stop import Stop
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+LONG = {"connect": 30.0, "progress": 30.0, "reply": 30.0}
+"""Limits that no machine's slowness comes near."""
 
 
 def made(finding: Finding) -> Attempt:
@@ -110,6 +112,7 @@ async def test_no_attempt_begins_that_has_no_time_to_end(shop: Shop) -> None:
     _, report, server = await send_to_sandbox(
         shop.manifest(), faults, sandbox={"latency": 0.2},
         retry={"order_limit": 0.6, "base": 0.05}, pace={"concurrency": 60, "canary": 0, "probe_after_failures": 1000},
+        timeouts=LONG,
     )  # fmt: skip
     ends = outcomes(report)
     assert set(ends.values()) <= {("uploaded", "accepted"), ("deferred", "order_time_limit")}
@@ -121,8 +124,8 @@ async def test_no_attempt_begins_that_has_no_time_to_end(shop: Shop) -> None:
 async def test_an_attempt_that_began_is_not_cut_short_by_the_time_of_its_order(shop: Shop) -> None:
     orders = shop.orders(3)
     _, report, server = await send_to_sandbox(
-        shop.manifest(), [f"http_503@{order}:1" for order in orders], sandbox={"latency": 0.5},
-        retry={"order_limit": 0.7, "base": 0.01}, pace={"concurrency": 3, "canary": 0},
+        shop.manifest(), [f"http_503@{order}:1" for order in orders], sandbox={"latency": 2.0},
+        retry={"order_limit": 3.5, "base": 0.01}, pace={"concurrency": 3, "canary": 0}, timeouts=LONG,
     )  # fmt: skip
     assert {row["outcome"] for row in report} == {"uploaded"}
     assert sorted(server.accepted) == orders
@@ -318,7 +321,11 @@ async def test_an_outage_in_mid_run_is_waited_out(shop: Shop) -> None:
     manifest = shop.manifest()
     async with Sandbox(SandboxOptions(latency=0.02)) as server:
         port = server.port
-        settings = settings_for(server.url, retry={"attempts": 8, "cap": 1.0, "base": 0.5}, pace={"concurrency": 4})
+        settings = settings_for(
+            server.url,
+            retry={"attempts": 8, "cap": 1.0, "base": 0.5},
+            pace={"concurrency": 4, "probe_after_failures": 5},
+        )
         running = asyncio.ensure_future(send(manifest, settings))
         async with asyncio.timeout(20):
             while len(server.accepted) < 10:
@@ -331,7 +338,8 @@ async def test_an_outage_in_mid_run_is_waited_out(shop: Shop) -> None:
     assert summary.exit_code == 0
     assert outcomes(report) == dict.fromkeys(orders, ("uploaded", "accepted"))
     assert before | set(server.accepted) == set(orders)
-    assert summary.tally.attempts < 1.5 * len(orders)
+    # Five failures, what was under way beside them, and a few probes; without probing, each order left would be tried.
+    assert summary.tally.attempts < len(orders) + 30
 
 
 @pytest.mark.parametrize("status", [401, 403, 405])
