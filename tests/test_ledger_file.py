@@ -399,6 +399,20 @@ async def test_all_that_wait_for_a_commit_that_fails_are_told(path: Path) -> Non
     assert [type(one) for one in found] == [LedgerError] * 5
 
 
+async def test_a_ledger_that_is_pulled_away_is_said_to_be(path: Path) -> None:
+    async with a_run(path, summary=None) as ledger:
+        path.rename(path.with_name("elsewhere"))
+        with pytest.raises(LedgerError, match=r"batchupload\.db: .* out of reach \(No such file or directory\)"):
+            await ledger.begin([at_hand(path, "HT1")])
+        path.with_name("elsewhere").rename(path)
+    async with a_run(path, summary=None) as ledger:
+        await ledger.begin([at_hand(path, "HT2")])
+        path.with_name("copy").write_bytes(path.read_bytes())
+        path.with_name("copy").rename(path)
+        with pytest.raises(LedgerError, match=r"batchupload\.db: the ledger was replaced in mid-run"):
+            await ledger.begin([at_hand(path, "HT3")])
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
