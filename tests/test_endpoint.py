@@ -139,7 +139,9 @@ def test_no_photo_is_shown_by_what_a_body_says_of_itself() -> None:
     )
 
 
-@pytest.mark.parametrize("sizes", [[], [3, 4], [3, 4, 3, 1], [5, 25, 2], [10, 10], [10, 1], [1, 10], [11], [4, 30, 4]])
+@pytest.mark.parametrize(
+    "sizes", [[], [3, 4], [3, 4, 3, 1], [5, 25, 2], [10, 10], [10, 1], [1, 10], [11], [4, 30, 4], [4, 6]]
+)
 def test_slices_are_all_of_the_bytes_in_few_pieces_of_the_size(sizes: list[int]) -> None:
     buffers = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
     pieces = [bytes(piece) for piece in slices(buffers, 10)]
@@ -215,6 +217,22 @@ async def test_what_is_no_reply_is_told_with_its_cause(answer: bytes, cause: Cau
         reply, body = await attempt(url)
     assert reply == NoReply(Phase.REPLY, cause)
     assert body.transfer.whole
+
+
+async def test_no_cookie_is_sent_back_and_each_attempt_has_its_connection() -> None:
+    heads: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await request(reader))[0])
+        writer.write(ANSWER.replace(b"Connection: close", b"Set-Cookie: a=b"))
+
+    async with server(talk) as url, Endpoint(EndpointSettings(url=url), TimeoutSettings()) as endpoint:
+        for _ in range(2):
+            body = endpoint.prepare("HT1", PHOTOS)
+            assert await endpoint.send(body) == Reply(200, ACCEPTS)
+            await body.release()
+    assert len(heads) == 2
+    assert not any(b"cookie" in head.lower() for head in heads)
 
 
 async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
