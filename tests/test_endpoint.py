@@ -1,6 +1,8 @@
 """One attempt by itself: the bytes that leave, what is made of what comes back, and which wait ends it."""
 
 import asyncio
+import errno
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +15,7 @@ import pytest
 from conftest import picture
 
 from batchupload import __version__
-from batchupload.endpoint import SLICE, SLICE_HELD, Endpoint, Form, MultipartBody, slices
+from batchupload.endpoint import SLICE, SLICE_HELD, Endpoint, Form, MultipartBody, Watchdog, slices
 from batchupload.model import Cause, NoReply, Phase, Photo, PhotoSet, Reply
 from batchupload.reasons import Reason
 from batchupload.settings import TimeoutSettings
@@ -60,7 +62,6 @@ async def attempt(
     url: str,
     *,
     waits: dict[str, float] | None = None,
-    limit: float = 600.0,
     photos: PhotoSet = PHOTOS,
     bandwidth: Throttle | None = None,
     **more: Any,
@@ -73,7 +74,7 @@ async def attempt(
     ):
         body = endpoint.prepare("HT1", photos)
         try:
-            return await endpoint.send(body, limit), body
+            return await endpoint.send(body), body
         finally:
             await body.release()
 
@@ -138,7 +139,9 @@ def test_no_photo_is_shown_by_what_a_body_says_of_itself() -> None:
     )
 
 
-@pytest.mark.parametrize("sizes", [[], [3, 4], [3, 4, 3, 1], [5, 25, 2], [10, 10], [10, 1], [1, 10], [11], [4, 30, 4]])
+@pytest.mark.parametrize(
+    "sizes", [[], [3, 4], [3, 4, 3, 1], [5, 25, 2], [10, 10], [10, 1], [1, 10], [11], [4, 30, 4], [4, 6]]
+)
 def test_slices_are_all_of_the_bytes_in_few_pieces_of_the_size(sizes: list[int]) -> None:
     buffers = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
     pieces = [bytes(piece) for piece in slices(buffers, 10)]
@@ -162,7 +165,7 @@ async def test_a_limited_link_is_given_its_bytes_in_small_pieces(monkeypatch: py
             bandwidth = Counted(Timetable(((0, rate),)), time.monotonic, datetime.now)
             reply, body = await attempt(url, photos=photos, bandwidth=bandwidth)
             assert isinstance(reply, Reply)
-            assert sum(asked) == body.transfer.size
+            assert sum(asked) == body.transfer.bytes_sent == body.transfer.size
             assert max(asked) == size
 
 
@@ -216,6 +219,22 @@ async def test_what_is_no_reply_is_told_with_its_cause(answer: bytes, cause: Cau
     assert body.transfer.whole
 
 
+async def test_no_cookie_is_sent_back_and_each_attempt_has_its_connection() -> None:
+    heads: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await request(reader))[0])
+        writer.write(ANSWER.replace(b"Connection: close", b"Set-Cookie: a=b"))
+
+    async with server(talk) as url, Endpoint(EndpointSettings(url=url), TimeoutSettings()) as endpoint:
+        for _ in range(2):
+            body = endpoint.prepare("HT1", PHOTOS)
+            assert await endpoint.send(body) == Reply(200, ACCEPTS)
+            await body.release()
+    assert len(heads) == 2
+    assert not any(b"cookie" in head.lower() for head in heads)
+
+
 async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     requests = 0
 
@@ -229,6 +248,78 @@ async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
         reply, _ = await attempt(url)
     assert reply == Reply(302)
     assert requests == 1
+
+
+async def test_a_reply_that_began_before_the_upload_is_told_from_one_to_it() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(ANSWER)
+        await request(reader)
+
+    async with server(talk) as url:
+        reply, _ = await attempt(url)
+    assert reply == Reply(200, ACCEPTS, early=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (errno.ECONNREFUSED, Cause.REFUSED), (errno.EMFILE, Cause.FILES_EXHAUSTED),
+        (errno.ENFILE, Cause.FILES_EXHAUSTED), (errno.ENETUNREACH, Cause.BROKEN),
+    ],
+)  # fmt: skip
+async def test_why_there_is_no_connection_is_told(monkeypatch: pytest.MonkeyPatch, number: int, cause: Cause) -> None:
+    def failing(address: object) -> socket.socket:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("batchupload.connection._socket", failing)
+    reply, body = await attempt("http://127.0.0.1:9/")
+    assert reply == NoReply(Phase.CONNECT, cause)
+    assert body.transfer.bytes_sent == 0
+
+
+async def test_a_name_that_is_not_found_is_told_from_an_address_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def unknown(*_: object, **__: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    reply, _ = await attempt("https://name.invalid/")
+    assert reply == NoReply(Phase.CONNECT, Cause.DNS)
+
+
+async def test_a_server_without_tls_is_told_by_its_cause() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with server(talk) as url:
+        reply, _ = await attempt(url.replace("http://", "https://"))
+    assert reply == NoReply(Phase.CONNECT, Cause.TLS)
+
+
+async def test_plain_http_goes_to_no_other_machine_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    def failing(address: object) -> socket.socket:
+        made.append(address)
+        raise OSError(errno.ECONNREFUSED, "refused")
+
+    async def elsewhere(*_: object, **__: object) -> object:
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("192.0.2.1", 80))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", elsewhere)
+    monkeypatch.setattr("batchupload.connection._socket", failing)
+    assert (await attempt("http://name.invalid/", allow_plaintext=True))[0] == NoReply(Phase.CONNECT, Cause.REFUSED)
+    assert (await attempt("https://name.invalid/"))[0] == NoReply(Phase.CONNECT, Cause.REFUSED)
+    assert len(made) == 2
+    with pytest.raises(ValueError, match="plain"):
+        await attempt("http://name.invalid/")
+    endpoint = EndpointSettings(url="http://127.0.0.1:9/")
+    async with Endpoint(endpoint.model_copy(update={"url": "http://name.invalid/"}), TimeoutSettings()) as here:
+        body = here.prepare("HT1", PHOTOS)
+        assert isinstance(await here.send(body), NoReply)
+    assert len(made) == 2
 
 
 # Which wait ends it: one is short, and the others long.
@@ -262,9 +353,6 @@ ENDINGS: dict[str, tuple[Talk, dict[str, Any], Reply | NoReply]] = {
     "no progress in the body": (takes_nothing, {"waits": {"progress": 0.3}}, STALLED),
     "no reply": (says_nothing, {"waits": {"reply": 0.3}}, SILENT),
     "no end of the reply": (says_half, {"waits": {"reply": 0.3}}, HALF),
-    "its own limit in the body": (takes_little, {"limit": 0.5}, STALLED),
-    "its own limit before the reply": (says_nothing, {"limit": 0.5}, SILENT),
-    "its own limit in the reply": (says_half, {"limit": 1.0}, HALF),
     "a limit by its size": (
         takes_little,
         {"waits": {"connect": 0.3, "reply": 0.3, "slowest_link": 20_000_000.0}},
@@ -274,7 +362,8 @@ ENDINGS: dict[str, tuple[Talk, dict[str, Any], Reply | NoReply]] = {
 
 
 @pytest.mark.parametrize("why", ENDINGS)
-async def test_each_wait_of_an_attempt_ends_it(why: str) -> None:
+async def test_each_wait_of_an_attempt_ends_it(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchupload.connection.CLOSE_SECONDS", 300.0)  # only after a whole answer
     talk, how, expected = ENDINGS[why]
     photos = LARGE if expected == STALLED else PHOTOS
     loop = asyncio.get_running_loop()
@@ -285,6 +374,13 @@ async def test_each_wait_of_an_attempt_ends_it(why: str) -> None:
     assert reply == expected
     assert body.transfer.whole == (expected != STALLED)
     assert not body.answered
+
+
+async def test_the_rest_of_a_reply_has_what_is_left_of_the_whole_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watchdog, "left", property(lambda _: 0.3))
+    async with server(says_half) as url:
+        reply, _ = await attempt(url)
+    assert reply == HALF
 
 
 async def test_a_connection_that_is_not_taken_ends_an_attempt() -> None:

@@ -4,7 +4,9 @@ import asyncio
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -399,6 +401,20 @@ async def test_all_that_wait_for_a_commit_that_fails_are_told(path: Path) -> Non
     assert [type(one) for one in found] == [LedgerError] * 5
 
 
+async def test_a_ledger_that_is_pulled_away_is_said_to_be(path: Path) -> None:
+    async with a_run(path, summary=None) as ledger:
+        path.rename(path.with_name("elsewhere"))
+        with pytest.raises(LedgerError, match=r"batchupload\.db: .* out of reach \(No such file or directory\)"):
+            await ledger.begin([at_hand(path, "HT1")])
+        path.with_name("elsewhere").rename(path)
+    async with a_run(path, summary=None) as ledger:
+        await ledger.begin([at_hand(path, "HT2")])
+        path.with_name("copy").write_bytes(path.read_bytes())
+        path.with_name("copy").rename(path)
+        with pytest.raises(LedgerError, match=r"batchupload\.db: the ledger was replaced in mid-run"):
+            await ledger.begin([at_hand(path, "HT3")])
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -455,12 +471,27 @@ async def test_a_ledger_that_does_not_close_is_not_waited_for_for_ever(
     answer = threading.Event()
     monkeypatch.setattr("batchupload.ledger.COMMIT_SECONDS", 0.2)
     try:
-        async with asyncio.timeout(30):
-            with open_ledger(path) as ledger:
-                ledger._thread.submit(answer.wait, 60)
-        assert not answer.is_set()
+        began = time.monotonic()
+        with open_ledger(path) as ledger:
+            ledger._thread.submit(answer.wait, 60)
+        assert time.monotonic() - began < 30
     finally:
         answer.set()
+
+
+async def test_no_other_blocked_work_keeps_the_ledger_waiting(path: Path) -> None:
+    over = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    blocked = loop.run_in_executor(None, over.wait, 60)
+    try:
+        async with asyncio.timeout(30), a_run(path) as ledger:
+            await sent(ledger, "HT1", ACCEPTED)
+            assert await ledger.standings(["HT1"]) == {}
+        assert not blocked.done()
+    finally:
+        over.set()
+        await blocked
 
 
 async def test_what_is_known_is_not_sent_again_where_the_ledger_can_not_be_read_on(
