@@ -3,7 +3,6 @@
 import atexit
 import gc
 import os
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from batchupload.language import N_, _, choose, speak
 from batchupload.logs import start_logging
 from batchupload.model import BatchuploadError
 from batchupload.options import JOB_OPTIONS, PROFILE, QUARANTINE, options_of, settings_from
+from batchupload.signals import end_by_exception, name_of
 from batchupload.stderr import Visible, seen, settle, unhurried
 
 if TYPE_CHECKING:
@@ -223,14 +223,17 @@ for command in (init, notify, scan, *cli_care.COMMANDS, cli_watch.status):
 def main() -> None:
     """Entry point: every mistake of the user's, and every fault of ours, becomes a message and an exit code."""
     os.umask(0o077)  # whatever is written is for its owner only
-    if os.getpid() == 1:  # in a container, where the system ends nobody for a SIGTERM that is not answered
-        signal.signal(signal.SIGTERM, lambda *_: leave(143))
+    end_by_exception()
     _open_standard_streams()
     try:
         speak(choose(sys.argv[1:], os.environ))
         code = in_words(cli).main(prog_name="batchupload", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         leave(130)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+        tell(_("stopped by {signal}.", signal=name_of(code - 128)), "stopped", exit_code=code)
+        leave(code)
     except click.ClickException as error:
         vars(error).update(message=visible(error.message))  # it has words of the command line, with their line breaks
         with suppress(OSError):

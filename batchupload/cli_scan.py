@@ -1,13 +1,12 @@
 """The command `scan`: its words on the command line → the scan; no logic of its own."""
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from batchupload.console import leave, say
 from batchupload.options import CONFIG, PROFILE, settings_from
-from batchupload.signals import answered
 
 _EPILOG = """\b
 Exit codes:
@@ -51,12 +50,6 @@ def scan(folder: Path, output: Path | None, incomplete: bool, everything: bool, 
 
     given = settings_from({**options, "pattern": options["pattern"] or None}, send=False)
     most = None if everything or as_json else MOST_LISTED
-    with answered(_end):
-        scanned = find(ScanWish(folder, output, incomplete, most, given.again), given.settings)
+    scanned = find(ScanWish(folder, output, incomplete, most, given.again), given.settings)
     say(scanned.as_json() if as_json else scanned.as_text())
     leave(scanned.exit_code)
-
-
-def _end(number: int) -> NoReturn:
-    """As an exception, so that no half manifest stays behind."""
-    raise SystemExit(128 + number)

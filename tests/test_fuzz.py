@@ -9,17 +9,17 @@ import pytest
 
 TESTS = Path(__file__).parent
 INPUTS = {
-    "bytes": 6000,
-    "pictures": 1000,
-    "manifests": 300,
-    "rows": 300,
-    "replies": 1500,
-    "config": 200,
-    "environment": 300,
-    "addresses": 1500,
-    "patterns": 3000,
+    "bytes": 1500,
+    "pictures": 250,
+    "manifests": 100,
+    "rows": 60,
+    "replies": 250,
+    "config": 60,
+    "environment": 80,
+    "addresses": 400,
+    "patterns": 800,
 }
-"""How many of each kind are tried."""
+"""How many of each kind are tried: some 25 s of one core."""
 
 
 @pytest.mark.parametrize("what", INPUTS)

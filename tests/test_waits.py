@@ -20,12 +20,9 @@ async def test_a_clock_that_is_set_by_a_day_at_every_wait_changes_nothing(kind: 
     assert not wrong(kind, "run", await tried(kind, "all", "run"))
 
 
-def hanging() -> list[object]:
+def hanging() -> list[str]:
     """The waits for something that may never come; an endpoint that does not answer has tests of its own."""
-    waits = sorted(wait for wait in swept() if not wait.endswith((":asyncio.sleep", ":Patience")))
-    # The manifest is read by the threads that read photos: a disk that hangs costs its rows.
-    known = pytest.mark.xfail(reason="rows of a manifest that can't be read on are in no report", strict=False)
-    return [pytest.param(wait, marks=known) if wait.startswith("batchupload.readers:") else wait for wait in waits]
+    return sorted(wait for wait in swept() if not wait.endswith((":asyncio.sleep", ":Patience")))
 
 
 @pytest.mark.parametrize("wait", hanging())

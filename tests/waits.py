@@ -21,6 +21,7 @@ WAITS = frozenset({"asyncio.timeout", "asyncio.wait", "asyncio.wait_for", "async
 """Calls that wait with a limit; those before the last go by the loop's clock."""
 NOT_SWEPT = {
     "batchupload.workers.": "a cluster's links: tests/cluster_losses.py stops and loses them",
+    "batchupload.readers:Readers.do:": "only at the beginning of a cluster, whose links are",
     "batchupload.sandbox": "the stand-in endpoint waits as it is told to",
     "batchupload.stop:Stop.at_deadline": "goes by the wall clock: test_pauses.py -k deadline",
     "batchupload.stop:Stop.drained": "only after a signal: test_pauses.py -k drain",
@@ -113,7 +114,10 @@ def child(kind: str, at: str, reached: str, words: list[str]) -> None:
 
     waits_meddling.meddle(kind, at, Path(reached))
     sys.argv[1:] = words
+    from batchupload import pipeline
     from batchupload.cli import main
+
+    pipeline.QUEUED = 2  # so that six orders are too many for one photo folder
 
     main()
 
@@ -138,7 +142,7 @@ async def tried(kind: str, at: str, command: str) -> Result:
             words = ["doctor"] if command == "doctor" else ["run", "orders.csv", "--report", "report.csv"]
             env = {
                 "BATCHUPLOAD_ENDPOINT_URL": server.url, "BATCHUPLOAD_RETRY_BASE": "0.2",
-                "BATCHUPLOAD_PHOTOS_ALLOW_PRIVATE_HOSTS": "true", "BATCHUPLOAD_PACE_CANARY": "0",
+                "BATCHUPLOAD_PHOTOS_ALLOW_PRIVATE_HOSTS": "true", "BATCHUPLOAD_PACE_CANARY": "2",
                 "BATCHUPLOAD_PACE_CONCURRENCY": "2", "PYTHONUNBUFFERED": "1",
                 "BATCHUPLOAD_METRICS_TEXTFILE": "metrics.prom" if command == "run" else "",
                 "BATCHUPLOAD_PACE_RATE": "30" if command == "run" else "",
