@@ -9,15 +9,15 @@ import pytest
 
 TESTS = Path(__file__).parent
 INPUTS = {
-    "bytes": 6000,
+    "bytes": 4000,
     "pictures": 1000,
     "manifests": 300,
     "rows": 300,
-    "replies": 1500,
+    "replies": 1000,
     "config": 200,
     "environment": 300,
-    "addresses": 1500,
-    "patterns": 3000,
+    "addresses": 1000,
+    "patterns": 2000,
 }
 """How many of each kind are tried."""
 
