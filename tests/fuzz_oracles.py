@@ -40,6 +40,7 @@ from batchupload.sources.sources import Sources
 from batchupload.verdict import judge
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
+REASONS = frozenset(Reason)
 FOLDER = Path(tempfile.gettempdir())
 
 
@@ -65,9 +66,14 @@ def _writable(*texts: object) -> None:
             raise Broken("text that can't be written as UTF-8") from None
 
 
+def file_of(process: int) -> Path:
+    """The file that a process of the fuzzing keeps its input in."""
+    return FOLDER / f"fuzz-{process}"
+
+
 def _file(content: bytes) -> Path:
     """A file with this content, the same of this process again and again."""
-    path = FOLDER / f"fuzz-{os.getpid()}"
+    path = file_of(os.getpid())
     path.write_bytes(content)
     return path
 
@@ -104,7 +110,7 @@ def hold_picture(content: bytes) -> str:
 
 
 def _listed(problem: Problem) -> None:
-    if problem.reason not in set(Reason) or problem.reason is Reason.INTERNAL_ERROR:
+    if problem.reason not in REASONS or problem.reason is Reason.INTERNAL_ERROR:
         raise Broken(f"reason {problem.reason}")
     _writable(problem.detail)
 
@@ -166,7 +172,7 @@ def hold_reply(content: bytes) -> str:
     rules = RULES[zlib.crc32(content) % 2]
     found = judge(reply, True, rules, NOW, 300)
     _writable(found.message, found.code)
-    if found.verdict not in set(Verdict) or found.reason not in set(Reason):
+    if found.verdict not in set(Verdict) or found.reason not in REASONS:
         raise Broken(f"{found.verdict} {found.reason}: not listed")
     if re.search(r"[\x00-\x1f\x7f-\x9f]", found.message) or len(found.message) > 500:
         raise Broken("a message that is not one line of text that can be shown")
