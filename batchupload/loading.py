@@ -7,7 +7,7 @@ from dataclasses import replace
 from batchupload.ending import already_uploaded, faulty, good, not_tried_again, set_aside, unusable
 from batchupload.language import _
 from batchupload.logs import event
-from batchupload.model import AwayPhotos, Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem
+from batchupload.model import AwayPhotos, Ending, Loaded, Note, NoteKind, Order, PhotoSet, Problem, is_address
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.row_faults import Faults, text_of
@@ -27,6 +27,11 @@ MACHINE_FAULTS = frozenset(
     {Reason.PHOTO_NOT_FETCHED, Reason.PHOTO_DECODE_TIMEOUT, Reason.PHOTO_FOLDER_GONE, Reason.PHOTO_DISK_ERROR}
 )
 """Why photos could not be had, with nothing known against them: another run may."""
+
+LOOK_AGAIN_SECONDS = 1.0
+"""After which a photo that is missing is looked for once more: by then the next orders show whether it is alone."""
+LOOK_AGAIN_AT_MOST = 100
+"""Orders that wait for that at a time; of so many missing photos the others need not wait to be told."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +65,9 @@ class Loading:
         self._set_size = BYTES_AT_ONCE
         self._sightings = Sightings(rows) if settings.photos.warn else None
         self._quarantine_after = settings.retry.quarantine_after
+        self._found = False
+        """Whether the photos of an order were there."""
+        self._waiting = 0
 
     def at_once(self, concurrency: int) -> int:
         """Orders to take at a time: more where they are small, or where what is under way takes more memory anyhow."""
@@ -67,8 +75,8 @@ class Loading:
             return 1
         return max(1, min(ORDERS_AT_ONCE, max(BYTES_AT_ONCE // self._set_size, concurrency // SHARE_AT_ONCE)))
 
-    async def load(self, orders: Sequence[Order]) -> tuple[list[Loaded], list[Ending]]:
-        """Those to be sent, and the endings of the others. A fault at one order is that order's."""
+    async def load(self, orders: Sequence[Order]) -> tuple[list[Loaded], list[Ending], list[Order]]:
+        """Those to be sent, the endings of others, and orders to `look_again` at. A fault at one is that order's."""
         steps = await self._read(orders)
         loaded = [step for step in steps if isinstance(step, Loaded)]
         endings = [step for step in steps if isinstance(step, Ending)]
@@ -76,7 +84,17 @@ class Loading:
         return (
             [step for step in begun if isinstance(step, Loaded)],
             endings + [step for step in begun if isinstance(step, Ending)],
+            [step for step in steps if isinstance(step, Order)],
         )
+
+    async def look_again(self, order: Order) -> Order:
+        """Wait for a moment; the order then is to be loaded once more."""
+        self._waiting += 1
+        try:
+            await self._stop.sleep(LOOK_AGAIN_SECONDS)
+        finally:
+            self._waiting -= 1
+        return replace(order, missed=True)
 
     async def _begun(self, loaded: Sequence[Loaded]) -> Sequence[Ending | Loaded]:
         """The same orders, once it is on record that they are sent; or the endings of those that may not be."""
@@ -101,7 +119,7 @@ class Loading:
         """The ending of an order that the end of the run finds before its send."""
         return not_tried_again(order, self._elapsed(order), self._stop.cause or Reason.STOPPED, self._stop.detail)
 
-    async def _read(self, orders: Sequence[Order]) -> Sequence[Ending | Loaded]:
+    async def _read(self, orders: Sequence[Order]) -> Sequence[Ending | Loaded | Order]:
         if self._stop.cause:
             return [self.left(order) for order in orders]
         try:
@@ -116,7 +134,7 @@ class Loading:
         self._set_size = max(sizes, default=self._set_size)
         return [self._judged(order, one) for order, one in zip(orders, found, strict=True)]
 
-    def _judged(self, order: Order, found: Found) -> Ending | Loaded:
+    def _judged(self, order: Order, found: Found) -> Ending | Loaded | Order:
         try:
             return self._looked_at(order, found)
         except Exception as error:  # noqa: BLE001 - the same boundary
@@ -124,7 +142,7 @@ class Loading:
                 self._site.drop(found)
             return self.fault(order, text_of(error))
 
-    def _looked_at(self, order: Order, found: Found) -> Ending | Loaded:
+    def _looked_at(self, order: Order, found: Found) -> Ending | Loaded | Order:
         if isinstance(found, Problem) and found.reason is Reason.INTERNAL_ERROR:
             return self.fault(order, found.detail)
         self._faults.none()
@@ -135,13 +153,24 @@ class Loading:
         if isinstance(found, Problem) and found.reason in MACHINE_FAULTS:
             return not_tried_again(order, self._elapsed(order), found.reason, found.detail)
         if isinstance(found, Problem):
-            return unusable(order, self._elapsed(order), found)
+            return order if self._may_be_the_disk(order, found) else unusable(order, self._elapsed(order), found)
+        self._found = True
         if not order.attempts and (notes := (*found.notes, *self._seen_elsewhere(order, found))):
             order = replace(order, notes=notes)
         ending = self._unsent(order, found.digest)
         if ending:
             self._site.drop(found)
         return ending or Loaded(order, found)
+
+    def _may_be_the_disk(self, order: Order, problem: Problem) -> bool:
+        """Whether a photo that is not there may be the first of many that just went."""
+        path = order.row.photos.get(problem.field, "")
+        return (
+            problem.reason is Reason.PHOTO_MISSING
+            and self._found
+            and self._waiting < LOOK_AGAIN_AT_MOST
+            and not (order.missed or is_address(path))
+        )
 
     def _unsent(self, order: Order, digest: bytes) -> Ending | None:
         """The ending of an order whose photos are good, but not to be sent."""

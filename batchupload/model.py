@@ -32,6 +32,8 @@ class Problem:
 
     reason: Reason
     detail: str
+    field: str = ""
+    """The photo's, if it is about one; `detail` names it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Wanted:
     """The digest that an attempt before had: they must still be the same."""
     trusted: bytes | None = None
     """The digest of photos that were validated once, and need not be again."""
+    again: bool = False
+    """Whether they were looked for a moment ago, and one was not there."""
 
 
 class Verdict(StrEnum):
@@ -328,11 +332,14 @@ class Order:
     """Digest of the photo set of the first attempt; a later attempt must have the same."""
     notes: tuple[Note, ...] = ()
     """What is to be said of its photos."""
+    missed: bool = False
+    """Whether its photos were looked for before, and one was not there."""
 
     @property
     def wanted(self) -> Wanted:
         """Its photos, for its next attempt."""
-        return Wanted(self.row.photos, self.row.manifest.parent, self.digest, self.digest or self.standing.uploaded)
+        trusted = self.digest or self.standing.uploaded
+        return Wanted(self.row.photos, self.row.manifest.parent, self.digest, trusted, self.missed)
 
     def after(self, attempt: Attempt, digest: bytes) -> "Order":
         """The order with one more attempt behind it."""

@@ -132,7 +132,8 @@ def load_photos(
 
 
 def _problem(field: str, error: PhotoError) -> Problem:
-    return Problem(error.problem.reason, f"{field}: {error.problem.detail}" if error.problem.detail else field)
+    detail = f"{field}: {error.problem.detail}" if error.problem.detail else field
+    return Problem(error.problem.reason, detail, field)
 
 
 def media_type_of(content: bytes) -> str:

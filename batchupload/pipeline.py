@@ -211,7 +211,7 @@ class Pipeline:
                 lane.waiting.append(order)
             if lane.loaders < self._site.loaders:
                 lane.loaders += 1
-                group.create_task(self._load(lane))
+                group.create_task(self._load(group, lane))
             while len(lane.waiting) >= QUEUED and not lane.slow:
                 lane.moved.clear()
                 try:
@@ -220,20 +220,27 @@ class Pipeline:
                 except TimeoutError:
                     lane.slow = True
 
-    async def _load(self, lane: Lane) -> None:
+    async def _load(self, group: asyncio.TaskGroup, lane: Lane) -> None:
         """Orders of one photo folder → photo sets, until none is left."""
         while lane.waiting:
             most = self._loading.at_once(self._pace.concurrency)
             orders = [lane.waiting.popleft() for _ in range(min(most, len(lane.waiting)))]
             lane.slow = False
             lane.moved.set()
-            loaded, endings = await self._loading.load(orders)
+            loaded, endings, again = await self._loading.load(orders)
             if endings:
                 await self._end(endings)
+            for order in again:
+                group.create_task(self._look_again(order))
             if loaded:
                 await self._loaded.put(loaded)
             del loaded  # nothing here keeps photos while it waits
         lane.loaders -= 1
+
+    async def _look_again(self, order: Order) -> None:
+        """Have the photos of an order looked for once more, after a moment."""
+        await self._orders.put(await self._loading.look_again(order))
+        self._orders.task_done()
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """Photo sets → sends, as many at once as the pace allows, each a task of its own."""

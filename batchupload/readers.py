@@ -33,6 +33,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 PICTURE_MEMORY = 512 << 20
 """Bytes of the large pictures that are decoded or repaired at a time; one that needs more is alone with it."""
 
+NOT_THERE = frozenset({Reason.PHOTO_MISSING, Reason.PHOTO_UNREADABLE})
+"""What is said of a photo that can't be read, if it is not the disk's fault."""
+NO_PLACE = frozenset({Reason.PHOTO_DISK_ERROR, Reason.PHOTO_OUTSIDE_ROOT})
+"""What says nothing of where photos are."""
+
 T = TypeVar("T")
 Read = PhotoSet | Problem | Reason
 """A photo set, what is wrong with it, or why it could not be looked at."""
@@ -121,7 +126,7 @@ class Readers:
 
     def know(self, folder: Path, photo: str) -> None:
         """Know that this photo was there before anything was read."""
-        self._folder(folder).places.found(photo)
+        self._folder(folder).places.found([photo])
 
     async def load(self, wanted: Sequence[Wanted], settings: PhotoSettings, fetched: Sequence[Fetched]) -> list[Read]:
         """The photos of each order; some are `fetched` already, or could not be. All are below one folder.
@@ -145,7 +150,7 @@ class Readers:
                 except OverranError:
                     read += work.done
                     read.append(
-                        Problem(Reason.PHOTO_DECODE_TIMEOUT, work.decoding)
+                        Problem(Reason.PHOTO_DECODE_TIMEOUT, work.decoding, work.decoding)
                         if work.decoding
                         else Reason.PHOTO_READ_TIMEOUT
                     )
@@ -275,15 +280,13 @@ def _load(wanted: Wanted, settings: PhotoSettings, fetched: Fetched, means: Mean
         found = load_photos(wanted.photos, wanted.folder, settings, wanted.trusted, fetched, means)
     except FilesExhaustedError:
         return Reason.FILES_EXHAUSTED
-    if isinstance(found, Problem) and found.reason in {Reason.PHOTO_MISSING, Reason.PHOTO_UNREADABLE}:
-        field, path = next(
-            (item for item in wanted.photos.items() if item[0] == found.detail.partition(":")[0]), ("", "")
-        )
-        if path and not is_address(path) and places.is_gone(path):
-            return Problem(Reason.PHOTO_FOLDER_GONE, _("{field}: {path}", field=field, path=path))
+    files = [path for path in wanted.photos.values() if path and not is_address(path)]
     if isinstance(found, PhotoSet):
-        if path := next((path for path in wanted.photos.values() if path and not is_address(path)), ""):
-            places.found(path)
-        if wanted.before not in {None, found.digest}:
-            return Problem(Reason.PHOTO_CHANGED, "")
+        places.found(files)
+        return found if wanted.before in {None, found.digest} else Problem(Reason.PHOTO_CHANGED, "")
+    path = wanted.photos.get(found.field, "")
+    if path in files and found.reason not in NOT_THERE | NO_PLACE:
+        places.found(files[: files.index(path) + 1])
+    if path in files and found.reason in NOT_THERE and places.is_gone(path, files, again=wanted.again):
+        return Problem(Reason.PHOTO_FOLDER_GONE, _("{field}: {path}", field=found.field, path=path), found.field)
     return found

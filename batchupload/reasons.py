@@ -178,7 +178,7 @@ class Reason(Explained):
     )
     PHOTO_FOLDER_GONE = (
         "photo_folder_gone",
-        "The photo folder, or what was in it, was gone in mid-run: bring it back (mount it), run again.",
+        "Photos that were there are gone, or many in a row are missing: bring them (mount the folder), run again.",
     )
     PHOTO_DISK_ERROR = (
         "photo_disk_error",

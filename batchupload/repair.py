@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, JpegImagePlugin
 
+from batchupload.heic_work import NoHeicError, check_heic
 from batchupload.language import N_, _
 from batchupload.metadata import (
     EXIF_START,
@@ -126,12 +127,18 @@ def require_decoders(settings: PhotoSettings) -> None:
 
 def _encoded_anew(content: bytes, settings: PhotoSettings, room: Room, turn: int, *, heic: bool) -> tuple[bytes, str]:
     try:
+        if heic:
+            check_heic(content, settings.max_pixels)
         width, height = _heif().open_heif(content).size if heic else size_of(content)
         check_pixels(width, height, settings.max_pixels)
         kept = 0 if heic else memory_of(content, settings.max_pixels)
         with room(width * height * (HEIC_BYTES_PER_PIXEL if heic else BYTES_PER_PIXEL) + kept):
             source = _from_heic(content, settings) if heic else _decoded(content, settings, turn)
             repaired, side = _encoded(source, len(content), settings)
+    except TooComplexError as error:
+        raise PhotoError(Reason.PHOTO_TOO_COMPLEX, str(error)) from None
+    except NoHeicError:
+        raise PhotoError(Reason.PHOTO_CORRUPT, "") from None
     except Exception as error:
         raise damage(error) from error
     done = [_("HEIC to JPEG")] if heic else []

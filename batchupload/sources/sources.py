@@ -63,17 +63,18 @@ class Sources:
                 return await self._tried_again(address)
         except PhotoError as error:
             detail = error.problem.detail
-            return Problem(error.problem.reason, f"{field}: {detail}" if detail else field)
+            return Problem(error.problem.reason, f"{field}: {detail}" if detail else field, field)
         except NotFetchedError as error:
-            return Problem(Reason.PHOTO_NOT_FETCHED, f"{field}: {error}")
+            return Problem(Reason.PHOTO_NOT_FETCHED, f"{field}: {error}", field)
         except TimeoutError:
             return Problem(
                 Reason.PHOTO_NOT_FETCHED,
                 _("{field}: not there after {seconds:g} s", field=field, seconds=self._seconds),
+                field,
             )
         except Exception as error:
             log.exception(_("An internal fault with the photos of an order"), extra=event("internal_fault"))
-            return Problem(Reason.INTERNAL_ERROR, f"{field}: {text_of(error)}")
+            return Problem(Reason.INTERNAL_ERROR, f"{field}: {text_of(error)}", field)
 
     async def _tried_again(self, address: str) -> bytes:
         retrying = AsyncRetrying(
