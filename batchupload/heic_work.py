@@ -12,7 +12,7 @@ from batchupload.language import _
 from batchupload.picture_work import TooComplexError
 
 MOST_TIMES = 4
-"""Pixels that are put together for each of `photos.max_pixels`: a grid and its tiles, of colours and of transparency."""
+"""Pixels that are put together for each of `photos.max_pixels`: a grid and its tiles, of colours and transparency."""
 MOST_BYTES = 128 << 20
 """Bytes that the decoder reads, each as often as it is used: four times the largest file that is repaired."""
 MOST_TEXT = 32 << 20
@@ -25,6 +25,7 @@ MOST_USES = 4000
 """Items that the decoder goes through, each as often as it is used."""
 
 _BOX = 8
+_ONCE = frozenset({b"pitm", b"iinf", b"iloc", b"iref", b"iprp"})
 
 
 class NoHeicError(Exception):
@@ -94,11 +95,14 @@ def _work(
 
 
 def _items(content: bytes) -> _Items:
-    found = next(((at, end) for kind, at, end in _boxes(content, 0, len(content)) if kind == b"meta"), None)
-    if found is None:
+    found = [(at, end) for kind, at, end in _boxes(content, 0, len(content)) if kind == b"meta"]
+    if len(found) != 1:
         raise NoHeicError
-    items = _Items()
-    for kind, at, end in _boxes(content, found[0] + 4, found[1]):
+    items, seen = _Items(), set[bytes]()
+    for kind, at, end in _boxes(content, found[0][0] + 4, found[0][1]):
+        if kind in seen & _ONCE:  # the decoder may take the other one
+            raise NoHeicError
+        seen.add(kind)
         match kind:
             case b"pitm":
                 items.primary = _number(content, at + 4, 2 if content[at] == 0 else 4)
@@ -159,7 +163,7 @@ def _read_sizes(content: bytes, at: int, items: _Items) -> None:
             size = _number(content, at + index + offset, length)
             total += size or len(content)  # none said: all that there is
             at += index + offset + length
-        items.sizes[item] = total
+        items.sizes[item] = items.sizes.get(item, 0) + total
 
 
 def _read_references(content: bytes, at: int, end: int, items: _Items) -> None:
