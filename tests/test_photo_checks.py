@@ -136,7 +136,7 @@ def test_a_photo_that_can_not_be_mended_is_the_one_that_is_named(folder: Path) -
         return content, ""
 
     found = load_photos(PATHS, folder, with_settings(), means=Means(mend))
-    assert found == Problem(Reason.PHOTO_TOO_LARGE, "back: still")
+    assert found == Problem(Reason.PHOTO_TOO_LARGE, "back: still", "back")
 
 
 def test_the_first_two_fields_with_one_photo_are_named(folder: Path) -> None:
