@@ -51,6 +51,8 @@ TWO = [
     f"{WARNING}{{'code': 400}}\n{OK}",
     f'{WARNING}{{"msg":"no"}}\n{OK}',
     f'{WARNING}{{"status":"error"}}\n{OK}',
+    f'{WARNING}{{"status":"error"\n{OK}',
+    f'{WARNING}{{"status"\n{OK}',
     f'{WARNING}{{"code":400,"code":200}}\n{OK}',
     f'{WARNING}{{"code":NaN}}\n{OK}',
     f"{OK}\n{WARNING}{NO}",

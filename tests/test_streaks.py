@@ -78,6 +78,14 @@ def test_dates_are_those_of_the_zone_in_which_the_first_of_them_began() -> None:
     )
 
 
+@pytest.mark.parametrize("hours", [-12, 14])
+def test_a_date_is_not_that_of_this_machines_zone(hours: int) -> None:
+    zone = timezone(timedelta(hours=hours))
+    at = [datetime(2026, 11, 1, hour, tzinfo=zone) for hour in (1, 23)]
+    found = streak([refused(1), refused(2)], {run: Night(began, ALL) for run, began in enumerate(at, 1)}, LATER)
+    assert found == Streak(A, 1, "2026-11-01", "2026-11-01", "endpoint_refused", "")
+
+
 @pytest.mark.parametrize("reason", sorted(LIES_ELSEWHERE))
 def test_what_lies_elsewhere_neither_counts_nor_ends_a_streak(reason: str) -> None:
     sends = [refused(1), LastSend(2, A, Verdict.RETRY, reason, ""), refused(3)]
