@@ -245,10 +245,35 @@ def test_photos_of_several_folders_are_read_and_nothing_stays_open(tmp_path: Pat
         for name in names:
             assert read_photo(name, opened, 100) == name.encode()
         assert read_photo("a\\link\\1", opened, 100) == b"a/b/1"
-        for missing in ("a/gone", "gone/1", "a/b/1/2", "a\0b", "\udc80"):
+        for missing in ("a/gone", "gone/1", "a/b/1/2", "a\0b", "\ud800"):
             assert problem(read_photo, missing, opened, 100) == (Reason.PHOTO_MISSING, "")
         assert problem(read_photo, "a/b", opened, 100) == (Reason.PHOTO_NOT_A_FILE, "")
         assert read_photo("4", opened, 100) == b"4"
+
+
+def test_a_folder_is_opened_once_for_the_photos_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/b/1", "a/b/2", "a/b/3", "4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    original, opened = os.open, list[str]()
+
+    def seen(path: Any, *arguments: Any, **named: Any) -> int:
+        opened.append(os.path.basename(path))
+        return original(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", seen)
+    with folders(tmp_path) as at_hand:
+        for name in ("a/b/1", "a/b/2", "a/b/3", "4"):
+            read_photo(name, at_hand, 100)
+    assert opened == [tmp_path.name, "a", "b", "1", "2", "3", tmp_path.name, "4"]
+
+
+def test_a_pipe_that_takes_a_photos_place_meanwhile_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "face.jpg").unlink()
+    os.mkfifo(folder / "face.jpg")
+    monkeypatch.setattr("batchupload.photo_files._refuse_special", lambda _: None)  # as if it had been a file then
+    with folders(folder) as opened:
+        assert problem(read_photo, "face.jpg", opened, 100) == (Reason.PHOTO_NOT_A_FILE, "")
 
 
 def test_a_name_that_begins_with_dots_leads_nowhere_else(tmp_path: Path) -> None:
