@@ -268,6 +268,21 @@ def test_a_folder_is_opened_once_for_the_photos_in_it(tmp_path: Path, monkeypatc
     assert opened == [tmp_path.name, "a", "b", "1", "2", "3", tmp_path.name, "4"]
 
 
+def test_a_folder_that_is_gone_meanwhile_costs_no_other_descriptor(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("a/1", "b/2"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text(name)
+    with folders(root) as opened:
+        assert read_photo("a/1", opened, 100) == b"a/1"
+        root.rename(tmp_path / "away")
+        assert problem(read_photo, "b/2", opened, 100) == (Reason.PHOTO_MISSING, "")
+        (tmp_path / "away").rename(root)
+        assert read_photo("b/2", opened, 100) == b"b/2"
+        root.rename(tmp_path / "away")
+        assert problem(read_photo, "a/1", opened, 100) == (Reason.PHOTO_MISSING, "")
+
+
 def test_a_pipe_that_takes_a_photos_place_meanwhile_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "face.jpg").unlink()
     os.mkfifo(folder / "face.jpg")
