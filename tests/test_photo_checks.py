@@ -408,7 +408,7 @@ def test_memory_is_that_of_the_pixels_of_the_eighth_or_of_all_that_is_kept() -> 
     assert found == (Reason.PHOTO_TOO_MANY_PIXELS, "progressive: to decode it takes 8 MB, at most 7")
 
 
-def test_only_a_large_picture_waits_for_room_and_gives_it_back() -> None:
+def test_only_a_large_picture_waits_for_room_and_gives_it_back(folder: Path) -> None:
     asked: list[int] = []
     left: list[int] = []
 
@@ -427,6 +427,10 @@ def test_only_a_large_picture_waits_for_room_and_gives_it_back() -> None:
     assert asked == left == [LARGE]
     validate(large, with_settings(validate="header"), room)
     assert asked == [LARGE]
+    (folder / "back.jpg").write_bytes(large)
+    found = load_photos(PATHS, folder, with_settings(max_bytes=1 << 25), means=Means(room=room))
+    assert isinstance(found, PhotoSet)
+    assert asked == left == [LARGE] * 2
 
 
 # The end of a picture
