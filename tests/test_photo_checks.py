@@ -362,7 +362,10 @@ def test_width_and_height_are_those_of_the_header_whatever_stands_before_it() ->
         (b"\xff\xd8\xff", Reason.PHOTO_TRUNCATED),
         (b"\xff\xd8\xff\xff", Reason.PHOTO_TRUNCATED),
         (b"\xff\xd8\xff\xfe\0", Reason.PHOTO_TRUNCATED),
-        *((b"\xff\xd8\xff" + bytes([kind]) + bytes(20), Reason.PHOTO_CORRUPT) for kind in (0xD8, 0xD9, 0xDA)),
+        *(
+            (b"\xff\xd8\xff" + bytes([kind]) + b"\0\2" + jpeg(5, 5)[2:], Reason.PHOTO_CORRUPT)
+            for kind in (0xD8, 0xD9, 0xDA)
+        ),
         (b"\xff\xd8\0\xc0" + bytes(20), Reason.PHOTO_CORRUPT),
     ],
 )
