@@ -213,7 +213,7 @@ class Listener(asyncio.Protocol):
             with suppress(OSError):
                 # Whoever answers a whole request has acknowledged it, at the latest with the answer itself.
                 unsent = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4))
-                return not int.from_bytes(unsent, sys.byteorder)
+                return not any(unsent)
         return True
 
 

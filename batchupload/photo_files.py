@@ -92,9 +92,7 @@ def read_photo(path: str, folders: Folders, most: int) -> bytes:
     """One photo of no more than `most` bytes, read once from a descriptor that was checked. Raises `PhotoError`."""
     try:
         descriptor = folders.open(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise PhotoError(Reason.PHOTO_MISSING, "") from None
-    except UnicodeError:  # half a character
+    except (FileNotFoundError, NotADirectoryError, UnicodeError):  # the last for half a character
         raise PhotoError(Reason.PHOTO_MISSING, "") from None
     except OSError as error:
         raise unreadable(error) from None

@@ -231,6 +231,8 @@ async def test_no_cookie_is_sent_back_and_each_attempt_has_its_connection() -> N
             body = endpoint.prepare("HT1", PHOTOS)
             assert await endpoint.send(body) == Reply(200, ACCEPTS)
             await body.release()
+        limits = endpoint._session.timeout
+    assert (limits.total, limits.connect, limits.sock_connect, limits.sock_read) == (None,) * 4  # ours alone count
     assert len(heads) == 2
     assert not any(b"cookie" in head.lower() for head in heads)
 

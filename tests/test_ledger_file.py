@@ -228,6 +228,8 @@ async def test_what_is_left_of_an_order_is_what_its_attempts_in_earlier_runs_at_
     assert [key[:2] for key in found["HT2"].met] == [(A, "reply_lost")]
     assert [key[:2] for key in found["HT4"].met] == [(B, "reply_lost")]
     assert found["HT1"] == Standing(A, 2)
+    assert found["HT3"].streak
+    assert (found["HT3"].streak.reason, found["HT3"].streak.message) == ("", "")
 
 
 async def test_the_nights_of_an_order_are_those_since_it_was_accepted_or_released(path: Path) -> None:

@@ -161,6 +161,9 @@ def test_an_answer_is_early_if_the_request_was_not_out_when_it_began(
         out[0] = False
         listener.data_received(answer[at:])
         assert not listener.early
+    listener = Listener(Transport(Behind(answer), ours))  # nothing of the request is known yet
+    listener.data_received(answer)
+    assert listener.early
     listener, _, _ = listening(answer, ours, waiting=1)
     listener.data_received(answer)
     assert listener.early

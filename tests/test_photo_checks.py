@@ -245,10 +245,50 @@ def test_photos_of_several_folders_are_read_and_nothing_stays_open(tmp_path: Pat
         for name in names:
             assert read_photo(name, opened, 100) == name.encode()
         assert read_photo("a\\link\\1", opened, 100) == b"a/b/1"
-        for missing in ("a/gone", "gone/1", "a/b/1/2", "a\0b", "\udc80"):
+        for missing in ("a/gone", "gone/1", "a/b/1/2", "a\0b", "\ud800"):
             assert problem(read_photo, missing, opened, 100) == (Reason.PHOTO_MISSING, "")
         assert problem(read_photo, "a/b", opened, 100) == (Reason.PHOTO_NOT_A_FILE, "")
         assert read_photo("4", opened, 100) == b"4"
+
+
+def test_a_folder_is_opened_once_for_the_photos_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/b/1", "a/b/2", "a/b/3", "4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    original, opened = os.open, list[str]()
+
+    def seen(path: Any, *arguments: Any, **named: Any) -> int:
+        opened.append(os.path.basename(path))
+        return original(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", seen)
+    with folders(tmp_path) as at_hand:
+        for name in ("a/b/1", "a/b/2", "a/b/3", "4"):
+            read_photo(name, at_hand, 100)
+    assert opened == [tmp_path.name, "a", "b", "1", "2", "3", tmp_path.name, "4"]
+
+
+def test_a_folder_that_is_gone_meanwhile_costs_no_other_descriptor(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("a/1", "b/2"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text(name)
+    with folders(root) as opened:
+        assert read_photo("a/1", opened, 100) == b"a/1"
+        root.rename(tmp_path / "away")
+        assert problem(read_photo, "b/2", opened, 100) == (Reason.PHOTO_MISSING, "")
+        (tmp_path / "away").rename(root)
+        assert read_photo("b/2", opened, 100) == b"b/2"
+        root.rename(tmp_path / "away")
+        assert problem(read_photo, "a/1", opened, 100) == (Reason.PHOTO_MISSING, "")
+
+
+def test_a_pipe_that_takes_a_photos_place_meanwhile_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "face.jpg").unlink()
+    os.mkfifo(folder / "face.jpg")
+    monkeypatch.setattr("batchupload.photo_files._refuse_special", lambda _: None)  # as if it had been a file then
+    with folders(folder) as opened:
+        assert problem(read_photo, "face.jpg", opened, 100) == (Reason.PHOTO_NOT_A_FILE, "")
 
 
 def test_a_name_that_begins_with_dots_leads_nowhere_else(tmp_path: Path) -> None:
@@ -322,7 +362,10 @@ def test_width_and_height_are_those_of_the_header_whatever_stands_before_it() ->
         (b"\xff\xd8\xff", Reason.PHOTO_TRUNCATED),
         (b"\xff\xd8\xff\xff", Reason.PHOTO_TRUNCATED),
         (b"\xff\xd8\xff\xfe\0", Reason.PHOTO_TRUNCATED),
-        *((b"\xff\xd8\xff" + bytes([kind]) + bytes(20), Reason.PHOTO_CORRUPT) for kind in (0xD8, 0xD9, 0xDA)),
+        *(
+            (b"\xff\xd8\xff" + bytes([kind]) + b"\0\2" + jpeg(5, 5)[2:], Reason.PHOTO_CORRUPT)
+            for kind in (0xD8, 0xD9, 0xDA)
+        ),
         (b"\xff\xd8\0\xc0" + bytes(20), Reason.PHOTO_CORRUPT),
     ],
 )
@@ -368,7 +411,7 @@ def test_memory_is_that_of_the_pixels_of_the_eighth_or_of_all_that_is_kept() -> 
     assert found == (Reason.PHOTO_TOO_MANY_PIXELS, "progressive: to decode it takes 8 MB, at most 7")
 
 
-def test_only_a_large_picture_waits_for_room_and_gives_it_back() -> None:
+def test_only_a_large_picture_waits_for_room_and_gives_it_back(folder: Path) -> None:
     asked: list[int] = []
     left: list[int] = []
 
@@ -387,6 +430,10 @@ def test_only_a_large_picture_waits_for_room_and_gives_it_back() -> None:
     assert asked == left == [LARGE]
     validate(large, with_settings(validate="header"), room)
     assert asked == [LARGE]
+    (folder / "back.jpg").write_bytes(large)
+    found = load_photos(PATHS, folder, with_settings(max_bytes=1 << 25), means=Means(room=room))
+    assert isinstance(found, PhotoSet)
+    assert asked == left == [LARGE] * 2
 
 
 # The end of a picture
