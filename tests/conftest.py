@@ -5,6 +5,7 @@ import compileall
 import csv
 import ctypes
 import functools
+import logging
 import os
 import subprocess
 import sys
@@ -96,6 +97,32 @@ def every_fault_strikes(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     if not request.node.get_closest_marker("idle_faults"):
         idle = [rule for sandbox in begun for rule in idle_faults(sandbox)]
         assert not idle, f"these faults struck no send: {idle}"
+
+
+class FailedAssertions(logging.Handler):
+    """Keep the failed assertions that a logger is told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it if it is one."""
+        if record.exc_info and isinstance(record.exc_info[1], AssertionError):
+            self.kept.append(record.exc_info[1])
+
+
+@pytest.fixture(autouse=True)
+def no_assertion_fails_unseen() -> Iterator[None]:
+    """Fail a test if an assertion failed in its server's handler or a callback: asyncio and aiohttp only log that."""
+    failed = FailedAssertions()
+    loggers = [logging.getLogger(name) for name in ("asyncio", "aiohttp.server")]
+    for logger in loggers:
+        logger.addHandler(failed)
+    yield
+    for logger in loggers:
+        logger.removeHandler(failed)
+    assert not failed.kept
 
 
 def idle_faults(sandbox: Sandbox) -> list[FaultRule]:

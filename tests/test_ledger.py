@@ -154,8 +154,8 @@ async def test_the_hash_on_record_is_that_of_the_photos_sent(shop: Shop) -> None
 async def test_the_ledger_is_for_its_owner_only(shop: Shop) -> None:
     shop.orders(1)
     await send_to_sandbox(shop.manifest())
-    for path in shop.folder.glob("batchupload.db*"):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in shop.folder.glob("batchupload.db*")}
+    assert modes == {"batchupload.db": 0o600, "batchupload.db.lock": 0o600}
 
 
 async def test_the_same_command_after_a_kill_finishes_the_job(shop: Shop) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
+from conftest import idle_faults
 
 from batchupload.sandbox import FAULTS, FaultRule, Sandbox, SandboxOptions, parse_fault
 from batchupload.sandbox_faults import choose_fault
@@ -522,6 +523,17 @@ async def test_the_sandbox_stops_at_once_beside_clients_that_stall() -> None:
         await stop_quickly(sandbox)
         await until(lambda: {each.fileno() for each in sockets} == {-1})
         stopped.set()
+
+
+@pytest.mark.idle_faults
+async def test_a_fault_that_struck_no_send_is_found() -> None:
+    rules = tuple(map(parse_fault, (f"busy@{ORDER}:1", f"busy@{ORDER}x", f"refused@{ORDER}", "bom=1%", "gbk=99%")))
+    async with Sandbox(SandboxOptions(faults=rules)) as sandbox:
+        assert idle_faults(sandbox) == list(rules)
+        await send(sandbox)
+        assert idle_faults(sandbox) == list(rules[1:])
+        await send(sandbox, "HT2023111015044046892")
+    assert idle_faults(sandbox) == list(rules[1:4])
 
 
 async def test_a_connection_is_reset_at_the_first_byte_of_its_next_request_and_not_before() -> None:
