@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from fuzz_oracles import SUBJECTS, Subject
+from fuzz_oracles import SUBJECTS, Subject, file_of
 from fuzz_runs import Broken
 
 CPU_SECONDS = 5.0
@@ -263,6 +263,7 @@ def apart(work: Callable[[Callable[[str], None]], None], seconds: float = 0) -> 
             *words, rest = (rest + more).split(b"\n")
             yield from (word.decode() for word in words)
     status = os.waitpid(child, 0)[1]
+    file_of(child).unlink(missing_ok=True)
     killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     if stuck:
         yield "ended it hangs"

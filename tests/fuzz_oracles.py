@@ -65,9 +65,14 @@ def _writable(*texts: object) -> None:
             raise Broken("text that can't be written as UTF-8") from None
 
 
+def file_of(process: int) -> Path:
+    """The file that a process of the fuzzing keeps its input in."""
+    return FOLDER / f"fuzz-{process}"
+
+
 def _file(content: bytes) -> Path:
     """A file with this content, the same of this process again and again."""
-    path = FOLDER / f"fuzz-{os.getpid()}"
+    path = file_of(os.getpid())
     path.write_bytes(content)
     return path
 
