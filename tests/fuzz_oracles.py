@@ -40,6 +40,7 @@ from batchupload.sources.sources import Sources
 from batchupload.verdict import judge
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
+REASONS = frozenset(Reason)
 FOLDER = Path(tempfile.gettempdir())
 
 
@@ -109,7 +110,7 @@ def hold_picture(content: bytes) -> str:
 
 
 def _listed(problem: Problem) -> None:
-    if problem.reason not in set(Reason) or problem.reason is Reason.INTERNAL_ERROR:
+    if problem.reason not in REASONS or problem.reason is Reason.INTERNAL_ERROR:
         raise Broken(f"reason {problem.reason}")
     _writable(problem.detail)
 
@@ -171,7 +172,7 @@ def hold_reply(content: bytes) -> str:
     rules = RULES[zlib.crc32(content) % 2]
     found = judge(reply, True, rules, NOW, 300)
     _writable(found.message, found.code)
-    if found.verdict not in set(Verdict) or found.reason not in set(Reason):
+    if found.verdict not in set(Verdict) or found.reason not in REASONS:
         raise Broken(f"{found.verdict} {found.reason}: not listed")
     if re.search(r"[\x00-\x1f\x7f-\x9f]", found.message) or len(found.message) > 500:
         raise Broken("a message that is not one line of text that can be shown")

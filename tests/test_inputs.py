@@ -127,6 +127,29 @@ def test_a_cell_far_from_the_others_is_refused_before_its_room_is_made(tmp_path:
         assert said in refusal(file.getvalue(), tmp_path)
 
 
+@pytest.mark.parametrize("form", ["name in capitals", "single quotes", "blanks", "place of the row"])
+def test_a_cell_far_from_the_others_is_seen_however_it_is_written(tmp_path: Path, form: str) -> None:
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(as_workbook([HEADER, *CELLS]))) as old,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for part in old.namelist():
+            content = old.read(part)
+            match form:
+                case "name in capitals":
+                    content = content.replace(b'r="E3"', b'r="XFD1048576"')
+                    part = part.upper() if "worksheets/sheet" in part else part
+                case "single quotes":
+                    content = content.replace(b'r="E3"', b"r='XFD1048576'")
+                case "blanks":
+                    content = content.replace(b'r="E3"', b'r = "XFD1048576"')
+                case _:
+                    content = content.replace(b'<row r="3"', b'<row r="1048576"').replace(b'r="E3"', b'r="XFD3"')
+            new.writestr(part, content)
+    assert "has a cell far from the others" in refusal(file.getvalue(), tmp_path)
+
+
 def test_a_hidden_sheet_is_not_taken_for_the_first(tmp_path: Path) -> None:
     book = openpyxl.load_workbook(io.BytesIO(as_workbook([HEADER], 今天=[HEADER, *CELLS])))
     book["订单"].sheet_state = "hidden"
