@@ -12,7 +12,7 @@ from batchupload.language import _
 from batchupload.picture_work import TooComplexError
 
 MOST_TIMES = 4
-"""Pixels that are put together for each of `photos.max_pixels`: a grid and its tiles, of colours and of transparency."""
+"""Pixels put together for each of `photos.max_pixels`: a grid and its tiles, of colours and of transparency."""
 MOST_BYTES = 128 << 20
 """Bytes that the decoder reads, each as often as it is used: four times the largest file that is repaired."""
 MOST_TEXT = 32 << 20
