@@ -19,7 +19,8 @@ LIES_ELSEWHERE: frozenset[str] = frozenset(
 """What speaks of the endpoint, the network or this machine as a whole, and not of the order that met it. The last
 stands in ledgers of versions that used connections again."""
 WENT_WRONG_WITH_ALL = frozenset({Reason.ENDPOINT_DOWN, Reason.ADDRESS_REFUSED, Reason.CANARY, Reason.MAX_FAILURES})
-"""Why a run ends early for what is hardly any single order's fault."""
+"""Why a run ends early for what is hardly any single order's fault. The other reasons lie on this side (a signal, the
+deadline, workers, readers, disks, a fault of ours) and make no refusal doubtful."""
 COUNTS_NOTHING: frozenset[Verdict] = frozenset()
 COUNTS_REFUSALS = frozenset({Verdict.REJECTED})
 COUNTS_ALL = frozenset({Verdict.REJECTED, Verdict.RETRY, Verdict.AMBIGUOUS})

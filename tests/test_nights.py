@@ -2,22 +2,25 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 import subprocess
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import Report, Shop, batchupload, command, environment, outcomes, picture, send, settings_for, under_way
 
+import batchupload as package
 from batchupload.ledger_file import MIGRATIONS
 from batchupload.model import Verdict
-from batchupload.nights import LastSend, night, streak
+from batchupload.nights import WENT_WRONG_WITH_ALL, LastSend, night, streak
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
-from batchupload.summary import Summary
+from batchupload.summary import STOPPED_EARLY, Summary
 
 UPLOADED = ("uploaded", "accepted")
 REFUSED = ("rejected", "endpoint_refused")
@@ -348,6 +351,31 @@ async def test_what_is_purged_counts_no_more_and_leaves_no_number_of_a_released_
         assert BAD.encode() not in (shop.folder / "batchupload.db").read_bytes()
         _, report = await nights(shop, server.url, 1)
     assert of(report) == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("reason", "repeated"),
+    [
+        *((reason, True) for reason in ("endpoint_down", "address_refused", "canary", "max_failures")),
+        *((reason, False) for reason in ("deadline", "workers_lost", "readers_lost", "stopped", "internal_error")),
+        *((reason, False) for reason in ("ledger_lost", "report_lost")),
+    ],
+)
+def test_a_refusal_is_doubtful_only_if_the_run_ended_for_what_the_endpoint_said(reason: str, repeated: bool) -> None:
+    at = night(began(1), ended=True, stopped=reason, answered=True)
+    assert at.counts == {Verdict.REJECTED}
+    assert at.repeated == repeated
+
+
+def test_no_other_reason_ends_a_run_early() -> None:
+    here = {"stopped", "internal_error", "ledger_lost", "report_lost"}
+    assert {"deadline", "workers_lost", "readers_lost"} == STOPPED_EARLY - WENT_WRONG_WITH_ALL
+    named = {
+        word.lower()
+        for path in Path(package.__file__).parent.rglob("*.py")
+        for word in re.findall(r"stop\.ask\(Reason\.(\w+)", path.read_text())
+    }
+    assert named <= STOPPED_EARLY | here
 
 
 def began(run: int) -> datetime:

@@ -14,6 +14,7 @@ from conftest import Shop, batchupload, command, environment, outcomes, read_rep
 from batchupload.sandbox import Sandbox
 
 ENDPOINT = {"BATCHUPLOAD_ENDPOINT_URL": "http://127.0.0.1:9/"}
+LONG_AGO = "2026-01-02T03:04:05.678+00:00"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1]
 STRUCK = """
 import importlib, os, sys
@@ -95,14 +96,14 @@ async def test_a_purge_that_is_stopped_loses_nothing_and_the_next_one_finishes_i
         for name in ("old.csv", "new.csv"):
             await send(manifest, settings_for(server.url), report=shop.folder / name)
         with closing(sqlite3.connect(shop.folder / "batchupload.db")) as ledger, ledger:
-            ledger.execute("UPDATE runs SET started_at = ?, ended_at = ?", ["2026-01-02T03:04:05.678+00:00"] * 2)
-        words = ("purge", "--older-than", "1d", "--yes")
+            ledger.execute("UPDATE runs SET started_at = ?, ended_at = ? WHERE id = 1", [LONG_AGO] * 2)
+        words = ("purge", "--older-than", "90d", "--yes")
         stopped(struck(shop.folder, number, f"batchupload.purge:{step}", *words), number)
         again = batchupload(*words, cwd=shop.folder)
         assert again.returncode == 0, again.stderr
         await send(manifest, settings_for(server.url), report=shop.folder / "later.csv")
         assert all(len(server.accepted[order]) == 1 for order in orders)
-    assert not names(shop.folder) & {"old.csv", "new.csv"}
+    assert names(shop.folder) & {"old.csv", "new.csv"} == {"new.csv"}
     assert set(outcomes(read_report(shop.folder / "later.csv")).values()) == {("skipped", "already_uploaded")}
 
 

@@ -5,6 +5,11 @@ import asyncio
 import pytest
 from waits import OTHER_CLOCKS, command_of, found, raw_clocks, swept, tried, wrong
 
+from batchupload import awake, notify
+
+# `doctor` sends nothing, and what hangs may end a run before its first send.
+pytestmark = pytest.mark.idle_faults
+
 
 async def test_a_pause_at_every_wait_changes_nothing_and_no_wait_is_left_out() -> None:
     commands = ("run", "fetch", "doctor")
@@ -34,3 +39,7 @@ async def test_what_never_comes_is_not_waited_for_for_ever_and_costs_no_row(wait
 def test_no_wait_goes_by_another_clock() -> None:
     assert raw_clocks().keys() == OTHER_CLOCKS.keys()
     assert len(found()) > 20
+
+
+def test_the_clock_of_messages_is_read_often_enough_to_know_a_pause() -> None:
+    assert notify.LOOK_AGAIN <= awake.SLICE_SECONDS
