@@ -16,12 +16,12 @@ from xxhash import xxh3_128_digest
 from batchupload.feed import Feed, Manifest
 from batchupload.ledger import open_ledger
 from batchupload.model import Attempt, AwayPhotos, Finding, Photo, PhotoSet, Row, Verdict, Wanted
-from batchupload.pace import Pace
+from batchupload.pace import Pace, Turn
 from batchupload.pipeline import Pipeline
 from batchupload.reasons import Reason
 from batchupload.recorder import Recorder
 from batchupload.report import Report
-from batchupload.settings import Settings
+from batchupload.settings import PaceSettings, RetrySettings, Settings
 from batchupload.site import Found
 from batchupload.stop import Stop
 from batchupload.summary import Tally
@@ -35,6 +35,9 @@ REFUSED = Finding(Verdict.REJECTED, Reason.ENDPOINT_REFUSED, 200, "400", "订单
 BUSY = Finding(Verdict.RETRY, Reason.UNAVAILABLE, 503)
 LOST = Finding(Verdict.AMBIGUOUS, Reason.REPLY_LOST)
 ASTRAY = Finding(Verdict.MISADDRESSED, Reason.WRONG_ADDRESS, 404)
+UPLOADED = ("uploaded", "accepted")
+GO_ON = {"canary": 0, "probe_after_failures": 100_000, "concurrency": 4}
+"""No first orders, and no endpoint that is down."""
 
 
 class Loop(VirtualLoop):
@@ -238,3 +241,36 @@ def play(
 
     virtually(whole())
     return run
+
+
+class Clock:
+    """A clock that tests wind."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+PLAIN, PROBE = Turn(probe=False), Turn(probe=True)
+
+
+def gate_of(clock: Callable[[], float] | None = None, **changes: Any) -> tuple[Pace, Stop]:
+    stop = Stop()
+    settings = PaceSettings.model_validate({"concurrency": 8, "canary": 0, **changes})
+    return Pace(settings, RetrySettings(), stop, clock or Clock()), stop
+
+
+def learns(gate: Pace, finding: Finding, times: int = 1, turn: Turn = PLAIN, **about: Any) -> None:
+    for _ in range(times):
+        gate.learn(turn, attempt(finding, **about))
+
+
+async def take(gate: Pace, count: int, *, first: bool = True) -> list[Turn]:
+    return [turn for _ in range(count) if (turn := await gate.turn(first=first))]
+
+
+def of(run: Run, order_id: str) -> Mapping[str, str]:
+    [found] = [row for row in run.report if row["order_id"] == order_id]
+    return found
