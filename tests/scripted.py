@@ -15,7 +15,8 @@ from xxhash import xxh3_128_digest
 
 from batchupload.feed import Feed, Manifest
 from batchupload.ledger import open_ledger
-from batchupload.model import Attempt, AwayPhotos, Finding, Photo, PhotoSet, Row, Verdict, Wanted
+from batchupload.loading import Loading
+from batchupload.model import Attempt, AwayPhotos, Ending, Finding, Loaded, Order, Photo, PhotoSet, Row, Verdict, Wanted
 from batchupload.pace import Pace, Turn
 from batchupload.pipeline import Pipeline
 from batchupload.reasons import Reason
@@ -145,7 +146,7 @@ class ScriptedSite:
             await self.looks(orders)
         return [self.finds(order_id) for order_id in orders]
 
-    async def send(self, order_id: str, photos: PhotoSet | AwayPhotos, *_: float) -> Attempt:
+    async def send(self, order_id: str, photos: PhotoSet | AwayPhotos) -> Attempt:
         self.sent.append((began := now(), order_id))
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -274,3 +275,54 @@ async def take(gate: Pace, count: int, *, first: bool = True) -> list[Turn]:
 def of(run: Run, order_id: str) -> Mapping[str, str]:
     [found] = [row for row in run.report if row["order_id"] == order_id]
     return found
+
+
+class Begun:
+    """A recorder that takes note of what may begin."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.may = True
+        self.breaks = ""
+        """The order at which it raises."""
+
+    async def begin(self, several: Sequence[Loaded]) -> bool:
+        ids = [one.order.row.order_id for one in several]
+        self.asked.append(ids)
+        if self.breaks in ids:
+            raise LookupError("odd")
+        return self.may
+
+
+class PhotoStage:
+    """A photo stage at a site that does what a test says."""
+
+    def __init__(self, *, send: bool = True, force: bool = False, seconds: float = 2.5, **changes: Any) -> None:
+        self.site, self.begun, self.stop = ScriptedSite(), Begun(), Stop()
+        self.again: list[str] = []
+        recorder: Any = self.begun
+
+        def elapsed(order: Order) -> float:
+            return seconds if order.row else 0.0
+
+        self.loading = Loading(
+            settings_of(**changes),
+            self.site,
+            recorder,
+            self.stop,
+            lambda order: seconds * bool(order.row),
+            100,
+            send=send,
+            force=force,
+        )
+
+    async def load(self, *several: Order | str) -> tuple[list[str], dict[str, tuple[str, str, str]]]:
+        """Orders to send, and the outcome, reason and detail of each of the others."""
+        orders = [Order(row(one)) if isinstance(one, str) else one for one in several]
+        loaded, endings, again = await self.loading.load(orders)
+        self.again = [one.row.order_id for one in again]
+        return [one.order.row.order_id for one in loaded], {one.row.order_id: told(one) for one in endings}
+
+
+def told(ending: Ending) -> tuple[str, str, str]:
+    return ending.outcome, ending.reason, ending.detail

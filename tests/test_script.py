@@ -138,7 +138,7 @@ def test_a_first_order_that_hangs_holds_the_others_up_for_half_a_minute(tmp_path
 
     site = ScriptedSite()
 
-    async def send(order_id: str, photos: PhotoSet | AwayPhotos, *_: float) -> Attempt:
+    async def send(order_id: str, photos: PhotoSet | AwayPhotos) -> Attempt:
         site.sent.append((began := now(), order_id))
         await asyncio.sleep(100 if len(site.sent) == 1 else 1)
         return attempt(ACCEPTED, now() - began, 0.5, 10, began)

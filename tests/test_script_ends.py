@@ -16,6 +16,7 @@ from scripted import (
     Run,
     ScriptedSite,
     of,
+    photo_set,
     play,
     row,
     rows,
@@ -23,8 +24,9 @@ from scripted import (
 )  # fmt: skip
 
 from batchupload import pipeline
-from batchupload.model import Finding, Row, Verdict
+from batchupload.model import Finding, Problem, Row, Verdict
 from batchupload.reasons import Reason
+from batchupload.site import Found
 
 # The end of a run
 
@@ -202,6 +204,21 @@ def test_photos_of_several_orders_are_looked_at_together(tmp_path: Path) -> None
     run = play(tmp_path, rows(200), ScriptedSite(looks=looks, loaders=1), pace=GO_ON)
     assert max(map(len, run.site.looked)) == 8
     assert round(run.seconds) < 60
+
+
+def test_photos_that_are_there_a_moment_later_are_sent_all_the_same(tmp_path: Path) -> None:
+    tries = Counter[str]()
+
+    def finds(order_id: str) -> Found:
+        tries[order_id] += 1
+        gone = order_id in {"HT000007", "HT000011"} and (tries[order_id] == 1 or order_id == "HT000011")
+        return Problem(Reason.PHOTO_MISSING, "gone", "face") if gone else photo_set(order_id)
+
+    run = play(tmp_path, rows(30), ScriptedSite(finds=finds), pace=GO_ON)
+    assert run.outcomes.pop("HT000011") == ("invalid", "photo_missing")
+    assert (tries["HT000007"], tries["HT000011"]) == (2, 2)
+    assert set(run.outcomes.values()) == {UPLOADED, ("invalid", "photo_missing")}
+    assert len(run.report) == 30
 
 
 # Manifests that stall
