@@ -124,6 +124,13 @@ async def test_of_a_manifest_of_which_nothing_is_known_what_is_lost_has_no_rows(
     assert str(reader.broken) == "gone"
 
 
+async def test_a_manifest_that_has_no_rows_is_none_that_could_not_be_read() -> None:
+    for known_rows in (None, KnownRows(Path("orders.csv"))):
+        reader = Feed([Manifest(iter(()), known_rows)])
+        assert await batches(reader) == []
+        assert reader.broken is None
+
+
 def test_a_manifest_that_stalls_is_passed_over_and_read_on_later() -> None:
     listed, more = rows(600), rows(300, 600, Path("more.csv"))
 

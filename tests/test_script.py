@@ -159,6 +159,25 @@ def test_first_orders_whose_photos_are_bad_hold_nothing_up(tmp_path: Path) -> No
     assert set(run.outcomes.values()) == {("invalid", "photo_missing")}
 
 
+def test_orders_that_were_tried_before_stand_in_the_way_of_none_that_was_not(tmp_path: Path) -> None:
+    listed = rows(40)
+    play(tmp_path, listed[::2], ScriptedSite(lambda *_: REFUSED), pace=GO_ON)
+    run = play(tmp_path, listed, pace={"canary": 20, "concurrency": 8})
+    assert set(run.site.orders[:20]) == {row.order_id for row in listed[1::2]}
+
+
+def test_those_that_go_first_are_among_the_first_rows_unless_none_of_these_is_new(tmp_path: Path) -> None:
+    listed = rows(1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "LOOK_AHEAD", 500)
+        run = play(tmp_path / "new", listed, pace={"canary": 50, "concurrency": 64})
+        assert {row.order_id for row in listed[256:512]} & set(run.site.orders[:50])
+        assert max(run.site.orders[:50]) < listed[512].order_id
+        play(tmp_path, listed[:600], ScriptedSite(lambda *_: REFUSED), pace={**GO_ON, "concurrency": 64})
+        run = play(tmp_path, listed, pace={"canary": 50, "concurrency": 64})
+        assert min(run.site.orders[:50]) >= listed[600].order_id
+
+
 # Orders that are tried again
 
 
