@@ -252,11 +252,10 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
 
 def _put(tree: dict[str, Any], origins: dict[Path_, str], path: Path_, value: object, origin: str) -> None:
     section, name = path
-    inner = tree.get(str(section))
-    if not isinstance(inner, dict):
-        inner = tree[str(section)] = {}
-    inner[name] = value
-    origins[path] = origin
+    inner = tree.setdefault(str(section), {})
+    if isinstance(inner, dict):  # what else stands in the file is a mistake, which is yet to be named
+        inner[name] = value
+        origins[path] = origin
 
 
 def _dotted(path: Path_) -> str:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 
 from batchupload.hosts import is_loopback, parse_address
 from batchupload.model import Cause
@@ -65,6 +66,38 @@ class OwnConnections(aiohttp.TCPConnector):
         if (transport := connection.transport) is not None:
             transport.set_protocol(Listener(transport))
         return connection
+
+
+class MalformedBodyError(aiohttp.ClientPayloadError):
+    """The body of an answer broke the rules of HTTP, such as a chunk whose size is no number."""
+
+
+class Response(aiohttp.ClientResponse):
+    """Ends the reading of its body when the connection is lost before the body's end.
+
+    aiohttp closes the connection at a chunk that breaks the rules, and leaves the reader of the body waiting.
+    """
+
+    async def start(self, connection: "Connection") -> "Response":
+        """See `aiohttp.ClientResponse`."""
+        protocol = connection.protocol
+        lost = protocol.closed if protocol is not None else None
+        await super().start(connection)
+        content = self.content
+
+        def end(closed: asyncio.Future[None] | None) -> None:
+            if closed is not None and not closed.cancelled():
+                closed.exception()  # or asyncio complains that nobody asked
+            if content.is_eof() or content.exception():
+                return
+            broken = protocol is not None and isinstance(protocol.exception(), HttpProcessingError)
+            content.set_exception(MalformedBodyError() if broken else aiohttp.ClientPayloadError())
+
+        if lost is None or lost.done():
+            end(lost)
+        else:
+            lost.add_done_callback(end)
+        return self
 
 
 class Listener(asyncio.Protocol):

@@ -17,7 +17,7 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 from batchupload import __version__
-from batchupload.connection import OUT_OF_DATE, Listener, OwnConnections
+from batchupload.connection import OUT_OF_DATE, Listener, MalformedBodyError, OwnConnections, Response
 from batchupload.model import Cause, NoReply, Phase, PhotoSet, Reply
 from batchupload.patience import Patience
 from batchupload.reasons import Reason
@@ -72,6 +72,7 @@ class Endpoint:
             headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
+            response_class=Response,
         )
         return self
 
@@ -125,6 +126,8 @@ class Endpoint:
                     content += piece
         except TimeoutError:
             return content, Reason.REPLY_TIMEOUT
+        except MalformedBodyError:
+            return content, Reason.REPLY_MALFORMED
         except aiohttp.ClientError:
             return content, Reason.REPLY_LOST
         response.close()

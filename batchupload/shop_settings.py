@@ -47,6 +47,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_what_it_looks_like(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse `true` for a number, which Python takes for 1, and text that no file name can have."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = {annotation, *get_args(annotation)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError(_("must be a number, not true or false"))
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(_("no NUL character can stand here"))
+        return value
+
 
 def compiled(pattern: str | None) -> str | None:
     """Raise a `ValueError` where `pattern` is no regular expression, or none that is matched in bounded time."""

@@ -57,6 +57,12 @@ def test_command_line_is_stronger_than_environment_than_file_than_default(tmp_pa
         ("pace:\n  concurrency: many\n", "line 4: pace.concurrency: give a number from 1 to 256, or auto, not 'many'"),
         ("pace:\n  concurrency: 0\n", "line 4: pace.concurrency: give a number from 1 to 256, or auto, not 0"),
         ("pace: 3\n", "line 3: pace: "),
+        ("retry: {attempts: true}\n", "line 3: retry.attempts: must be a number, not true or false"),
+        ("metrics: {port: false}\n", "line 3: metrics.port: must be a number, not true or false"),
+        ('ledger: {path: "a\\0b"}\n', "line 3: ledger.path: no NUL character can stand here"),
+        ('report: {folder: "a\\0b"}\n', "line 3: report.folder: no NUL character can stand here"),
+        ('metrics: {textfile: "a\\0b.prom"}\n', "line 3: metrics.textfile: no NUL character can stand here"),
+        ('photos: {root: "a\\0b"}\n', "line 3: photos.root: no NUL character can stand here"),
         ("pace:\n  concurrency: 1\n  concurrency: 2\n", "line 5: pace.concurrency stands twice"),
         ("photos:\n  validate: fully\n", "line 4: photos.validate: must be 'off', 'header' or 'full', not 'fully'"),
         ("manifest:\n  encoding: utf-9\n", "line 4: manifest.encoding: no such encoding"),
@@ -74,6 +80,12 @@ def test_each_mistake_is_named_with_its_line(tmp_path: Path, text: str, told: st
     message = refusal(tmp_path, SAFE + text)
     assert str(tmp_path / "config.yaml") in message
     assert told.lower() in message.lower()
+
+
+@pytest.mark.parametrize("given", ["[1]", "x", "false", "null"])
+def test_a_section_that_is_none_is_named_also_beside_a_variable_for_it(tmp_path: Path, given: str) -> None:
+    told = refusal(tmp_path, SAFE + f"retry: {given}\n", {"BATCHUPLOAD_RETRY_BASE": "2"})
+    assert "line 3: retry: give `key: value` lines" in told
 
 
 def test_a_message_stays_readable_whatever_is_in_the_settings(tmp_path: Path) -> None:

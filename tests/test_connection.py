@@ -265,6 +265,29 @@ async def test_an_acceptance_while_the_last_bytes_are_on_their_way_is_not_believ
     assert outcomes(report) == dict.fromkeys(orders, ("unknown", "reply_too_early"))
 
 
+NO_CHUNK = (b"zz\r\n", b"-5\r\n", b"16\r\n%b\r\n0\r\n\r\n" % ACCEPTS, b"17;\x1b[31m\r\n", b"f" * 18 + b"\r\n")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("chunk", NO_CHUNK)
+async def test_a_chunk_that_is_none_ends_the_attempt_at_once(shop: Shop, chunk: bytes, at_once: bool) -> None:
+    shop.order("HT000001")
+    head = in_chunks(ACCEPTS).split(b"\r\n\r\n")[0] + b"\r\n\r\n"
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(head)
+        if not at_once:
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        writer.write(chunk)
+        await reader.read()  # until the other side closes
+
+    async with endpoint(talk) as settings:
+        _, report = await send(shop.manifest(), settings)
+    assert outcomes(report) == {"HT000001": ("unknown", "reply_malformed")}
+
+
 async def test_the_server_closes_first_so_that_no_port_of_ours_waits(shop: Shop) -> None:
     shop.orders(100)
     ports: list[int] = []

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -225,6 +226,9 @@ async def test_a_host_that_is_busy_is_asked_again_and_one_that_is_slow_is_given_
         "https://0x7f.1/a.jpg",
         "s3://bucket",
         "s3:///key",
+        "https://a..b/a.jpg",
+        "https://.../a.jpg",
+        f"https://{'a' * 64}.example/a.jpg",
     ],
 )
 async def test_addresses_that_may_not_be_fetched_are_refused_before_a_connection(
@@ -305,6 +309,19 @@ async def test_only_so_many_are_fetched_at_once(shop: Shop) -> None:
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKTEST")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+
+
+async def test_without_a_key_nobody_is_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    async with asyncio.timeout(60):
+        with monkeypatch.context() as patched:
+            patched.setattr("obstore.sign_async", None)  # it asks 169.254.169.254
+            found = await fetched("s3://bucket/a.jpg")
+    assert isinstance(found, Problem)
+    assert found.reason == "photo_unreadable"
+    assert "AWS_ACCESS_KEY_ID" in found.detail
 
 
 @pytest.mark.usefixtures("credentials")

@@ -1,5 +1,6 @@
 """A photo's s3:// address → the signed https:// address to fetch, by the `obstore` library: S3, Aliyun OSS, MinIO."""
 
+import os
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -20,6 +21,15 @@ BUCKET = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{0,61}[a-z0-9]")
 """2 to 63 characters, of which none can begin a port, a path or another host."""
 NOT_IN_KEYS = re.compile(r"[\x00-\x1f\x7f\\?#]|(?:^|/)\.{0,2}(?:/|$)")
 """Characters that begin another part of an address, and empty, `.` and `..` folders."""
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_METADATA_ENDPOINT",
+)
+"""Variables of which one says where a key is. Without any, obstore asks 169.254.169.254, where a cloud machine has
+its own keys; elsewhere that is a stranger, or costs ten seconds for each photo."""
 
 
 class Objects:
@@ -41,6 +51,8 @@ class Objects:
             raise _refused(_("a bucket has 2 to 63 lower-case letters, digits, dots and dashes"))
         if NOT_IN_KEYS.search(key):
             raise _refused(_("a key has no control character, none of \\ ? #, and no empty, . or .. folder"))
+        if not any(map(os.environ.get, CREDENTIALS)):
+            raise _unsigned()
         try:
             import obstore
             from obstore.exceptions import BaseError
@@ -52,10 +64,7 @@ class Objects:
         except TypeError:  # what obstore says of a key that can't be
             raise _refused(_("no key that can be")) from None
         except (BaseError, OSError, ValueError):
-            raise PhotoError(
-                Reason.PHOTO_UNREADABLE,
-                _("not signed: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, see photos.s3_…"),
-            ) from None
+            raise _unsigned() from None
         if found.origin() != base.origin() or not found.path.endswith(f"/{key}"):
             raise _refused(_("it leads off the object store"))
         return str(found)
@@ -82,3 +91,9 @@ class Objects:
 
 def _refused(why: str) -> PhotoError:
     return PhotoError(Reason.PHOTO_ADDRESS_REFUSED, why)
+
+
+def _unsigned() -> PhotoError:
+    return PhotoError(
+        Reason.PHOTO_UNREADABLE, _("not signed: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, see photos.s3_…")
+    )

@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from batchupload import __version__
-from batchupload.connection import OUT_OF_DATE
+from batchupload.connection import OUT_OF_DATE, Response
 from batchupload.hosts import is_this_machine, parse_address, reaches_private
 from batchupload.language import _
 from batchupload.photos import PhotoError, too_large
@@ -108,6 +108,7 @@ class Web:
             url = URL(address, encoded=address.isascii() and " " not in address)
             host = url.raw_host or ""
             _port = url.port
+            host.encode("idna")  # or the look-up fails at each try: an empty label, or one over 63 characters
         except ValueError:
             raise _refused(_("not a URL")) from None
         plain = url.scheme == "http" and self._private and is_this_machine(host)
@@ -134,6 +135,7 @@ class Web:
                 headers={"User-Agent": f"batchupload/{__version__}", "Accept-Encoding": "identity"},
                 auto_decompress=False,
                 trust_env=False,
+                response_class=Response,
             )
         return self._session
 
