@@ -98,7 +98,7 @@ def judge(
         if finding.verdict is Verdict.ACCEPTED and (answer.early or not whole):
             finding = replace(finding, verdict=Verdict.AMBIGUOUS, reason=Reason.REPLY_TOO_EARLY)
     wait = retry_after(answer, now, retry_after_cap) if finding.verdict is not Verdict.ACCEPTED else None
-    return finding if wait is None else replace(finding, retry_after=wait)
+    return replace(finding, retry_after=wait)
 
 
 def parse(text: str) -> Answer:

@@ -165,6 +165,11 @@ def test_of_two_names_that_are_near_the_first_is_asked_about_and_none_that_has_a
     assert "Is 正脸图像 meant for face?" in refusal(["正脸图像"], mapped)
 
 
+@pytest.mark.parametrize(("name", "asked"), [("abcdefgxyz", True), ("abcdefwxyz", False)])
+def test_a_name_is_near_if_seven_of_ten_letters_are_the_same(name: str, asked: bool) -> None:
+    assert (" meant for face?" in refusal([name], {**PLAIN, "face": ("abcdefghij",)})) is asked
+
+
 @pytest.mark.parametrize("length", [100, 101])
 def test_what_is_too_long_for_a_name_is_not_asked_about(length: int) -> None:
     name = "x" * length
@@ -188,6 +193,7 @@ def test_what_is_too_long_for_a_name_is_not_asked_about(length: int) -> None:
         ('x="a"', 'x="a"'),
         ('\u200b="a"\ufeff', "a"),
         ("\u200b'a", "a"),
+        ('="\u200b\'a"', "a"),
         ("'\u200ba", "a"),
         ("\u200b\u00a0a\u3000\ufeff\u2060\u202e", "a"),
         ("a\u200bb", "a\u200bb"),
