@@ -452,6 +452,7 @@ async def test_a_disk_that_does_not_answer_is_given_up_and_asked_no_more(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer = threading.Event()
+    began = time.monotonic()
     try:
         async with asyncio.timeout(30), a_run(path, summary=None) as ledger:
             monkeypatch.setattr("batchupload.ledger.COMMIT_SECONDS", 0.2)
@@ -462,7 +463,7 @@ async def test_a_disk_that_does_not_answer_is_given_up_and_asked_no_more(
             for again in (ledger.begin([at_hand(path, "HT2")]), ledger.standings(["HT1"]), ledger.record([])):
                 with pytest.raises(LedgerError, match="does not answer"):
                     await again
-        assert not answer.is_set()
+        assert time.monotonic() - began < 30
     finally:
         answer.set()
 

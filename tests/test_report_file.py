@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -365,6 +366,7 @@ async def test_a_disk_that_does_not_answer_is_given_up_and_not_waited_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, manifest, answer = tmp_path / "report.csv", tmp_path / "orders.csv", threading.Event()
+    began = time.monotonic()
     try:
         async with asyncio.timeout(30), Report(path, [manifest], [], None) as report:
             monkeypatch.setattr("batchupload.report._look_for", lambda *_: answer.wait(60))
@@ -372,7 +374,7 @@ async def test_a_disk_that_does_not_answer_is_given_up_and_not_waited_for_again(
             with pytest.raises(ReportLostError, match="the disk does not answer"):
                 await report.record([ending(manifest, 2)])
             monkeypatch.setattr("batchupload.report.WRITE_SECONDS", 60.0)
-        assert not answer.is_set()
+        assert time.monotonic() - began < 30
     finally:
         answer.set()
     await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)  # the closing
