@@ -251,16 +251,21 @@ def test_the_demo_needs_nothing_and_shows_every_outcome_but_skipped(tmp_path: Pa
         assert len(report) == sum(1 for _ in csv.reader(file)) - 1
 
 
-def test_a_check_sends_nothing_and_finds_all(shop: Shop) -> None:
+async def test_a_check_sends_nothing_and_finds_all(shop: Shop) -> None:
     shop.orders(2)
     shop.order("HT900001", hand="absent.jpg")
     shop.manifest()
-    for words in (["check", "orders.csv"], ["run", "orders.csv", "--dry-run"]):
-        # The real address stands in the defaults; a connection to it would be refused for its plain http.
-        done = batchupload(*words, cwd=shop.folder)
-        assert done.returncode == 1, done.stderr
-        assert "nothing was sent. 1 can't be sent" in done.stdout
-        assert "Next:   batchupload run orders.csv" in done.stdout
+    async with Sandbox() as server:
+        for words, env in (
+            (["check", "orders.csv"], {}),  # it needs no address
+            (["check", "orders.csv"], {"BATCHUPLOAD_ENDPOINT_URL": server.url}),
+            (["run", "orders.csv", "--dry-run"], {"BATCHUPLOAD_ENDPOINT_URL": server.url}),
+        ):
+            done = await asyncio.to_thread(batchupload, *words, cwd=shop.folder, env=env)
+            assert done.returncode == 1, done.stderr
+            assert "nothing was sent. 1 can't be sent" in done.stdout
+            assert "Next:   batchupload run orders.csv" in done.stdout
+        assert server.stats()["requests"] == 0
 
 
 async def test_the_sandbox_serves_until_it_is_stopped_and_tells_what_it_saw(shop: Shop) -> None:
