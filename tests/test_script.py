@@ -259,6 +259,28 @@ def test_places_are_free_only_once_what_became_of_the_sends_is_on_record(tmp_pat
     assert run.seconds >= 40 / 4 * 5 * 0.6
 
 
+def test_a_retry_frees_the_place_of_its_own_send_only(tmp_path: Path) -> None:
+    recorded = 0
+
+    class Counts(Slow):
+        async def record(self, endings: Sequence[Any]) -> None:
+            nonlocal recorded
+            await super().record(endings)
+            recorded += len(endings)
+
+    open_ends: list[int] = []
+    site = ScriptedSite()
+
+    def answers(order_id: str, number: int) -> Finding:
+        retries = sum(site.times(row.order_id) > 1 for row in rows(8))
+        open_ends.append(len(site.sent) - retries - recorded)
+        return BUSY if number == 1 and order_id < "HT000008" else ACCEPTED
+
+    site.answers = answers
+    play(tmp_path, rows(60), site, recorder=Counts, pace=GO_ON, retry={"base": 0.01})
+    assert max(open_ends[20:]) <= 4 + 8, "as many as there are places, and those that wait for their retry"
+
+
 def test_endings_that_come_together_are_recorded_together(tmp_path: Path) -> None:
     batches: list[int] = []
 
