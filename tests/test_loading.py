@@ -53,7 +53,7 @@ async def test_bad_photos_end_their_order_and_none_other() -> None:
     assert len(stage.begun.asked) == 1, "there is nothing to put on record"
 
 
-@pytest.mark.parametrize("reason", MACHINE_FAULTS)
+@pytest.mark.parametrize("reason", sorted(MACHINE_FAULTS))
 async def test_photos_that_this_machine_could_not_have_are_for_another_run(reason: Reason) -> None:
     stage = PhotoStage()
     stage.site.finds = lambda one: Problem(reason, "later")
