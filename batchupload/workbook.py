@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batchupload.delimited import Record
 from batchupload.language import _
-from batchupload.source import ManifestError, Source, open_bytes
+from batchupload.source import MOST_TIMES, MUCH, ManifestError, Source, open_bytes
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
@@ -75,7 +75,8 @@ def _open(source: Source, wanted: str | None) -> tuple["CalamineSheet", int]:
 
     with open_bytes(source) as file:
         content = file.read(UNPACKED_LIMIT + 1)
-    if _unpacked_size(content) > UNPACKED_LIMIT:
+    size = _unpacked_size(content)
+    if size > UNPACKED_LIMIT or size > max(MUCH, MOST_TIMES * len(content)):
         raise ManifestError(
             _("{path}: this workbook is too large to be read. Save the sheet as CSV UTF-8.", path=source.path)
         )

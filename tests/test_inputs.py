@@ -150,6 +150,13 @@ def test_a_cell_far_from_the_others_is_seen_however_it_is_written(tmp_path: Path
     assert "has a cell far from the others" in refusal(file.getvalue(), tmp_path)
 
 
+def test_a_small_workbook_that_unpacks_to_very_much_is_refused(tmp_path: Path) -> None:
+    file = io.BytesIO(as_workbook([HEADER, *CELLS]))
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as book:
+        book.writestr("xl/worksheets/sheet2.xml", b" " * (32 << 20))
+    assert "too large to be read" in refusal(file.getvalue(), tmp_path)
+
+
 def test_a_hidden_sheet_is_not_taken_for_the_first(tmp_path: Path) -> None:
     book = openpyxl.load_workbook(io.BytesIO(as_workbook([HEADER], 今天=[HEADER, *CELLS])))
     book["订单"].sheet_state = "hidden"
