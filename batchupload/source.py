@@ -25,8 +25,8 @@ STDIN_LIMIT = 1 << 30
 BLOCK = 128 * 1024
 """Bytes that are read, and known again, at a time."""
 MUCH, MOST_TIMES = 16 << 20, 200
-"""A gzip file or workbook that unpacks to more bytes than the first, and to more than so many times its size, is no manifest:
-one of orders that differ gets a tenth of its size at best, one of a single byte a thousandth."""
+"""A packed file that unpacks to more bytes than the first, and to more than so many times its size, is no manifest.
+One of orders that differ gets a tenth of its size at best, one of a single byte a thousandth."""
 _GZIP = b"\x1f\x8b\x08"
 
 
