@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 
 from batchupload.hosts import is_loopback, parse_address
+from batchupload.language import _
 from batchupload.model import Cause
 
 if sys.platform == "linux":
@@ -254,7 +255,7 @@ def _socket_to_here(address: tuple[object, ...]) -> socket.socket:
     place = address[4]
     host = parse_address(str(place[0])) if isinstance(place, tuple) else None
     if host is None or not is_loopback(host):
-        raise PermissionError(errno.EACCES, "plain http off this machine, without endpoint.allow_plaintext")
+        raise PermissionError(errno.EACCES, _("plain http off this machine, without endpoint.allow_plaintext"))
     return _socket(address)
 
 

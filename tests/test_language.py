@@ -39,6 +39,7 @@ NO_MESSAGES = {
     "verdict.py: is no JSON",
     "config.py:Input should be",  # how pydantic begins
     "config.py:Value error, ",
+    "fault.py:, a fault in batchupload itself",  # for want of memory even to look a translation up
     "scan.py:system volume information",  # a folder of Windows
     "cli_care.py:tuple[Settings | None, str]",
 }

@@ -236,6 +236,10 @@ async def has_accepted(server: Sandbox, orders: int) -> None:
             await asyncio.sleep(0.005)
 
 
+UNLINKED = {("invalid", "photo_missing"), ("deferred", "photo_folder_gone")}
+"""If a photo that was sent is gone too, the disk may be losing them."""
+
+
 def replaced(path: Path) -> None:
     """Another photo is moved to its place."""
     path.with_suffix(".new").write_bytes(picture("another", path.parent.name + path.stem))
@@ -269,7 +273,7 @@ async def test_photos_that_change_in_mid_run_are_sent_as_they_were_validated_or_
     assert sorted(endings) == orders
     for order, (outcome, reason) in endings.items():
         if outcome != "uploaded":
-            assert (outcome, reason) in {("invalid", "photo_missing"), ("invalid", "photo_truncated")}
+            assert (outcome, reason) in {("invalid", "photo_truncated"), *UNLINKED}
             assert order not in server.accepted
             continue
         (kept,) = server.accepted[order]
@@ -281,8 +285,8 @@ async def test_photos_that_change_in_mid_run_are_sent_as_they_were_validated_or_
         assert digests[order] == sent
     last = dict(list(changed.items())[:30])  # far from their turn when they were changed
     for order, change in last.items():
-        reason = "photo_truncated" if change is cut else "photo_missing"
-        assert endings[order] == (("uploaded", "accepted") if change is replaced else ("invalid", reason))
+        broken = {("invalid", "photo_truncated")} if change is cut else UNLINKED
+        assert endings[order] in ({("uploaded", "accepted")} if change is replaced else broken)
         if change is replaced:
             assert any(kept["sha256"] == hashlib.sha256(picture("another", order + field)).hexdigest()
                        for field, kept in server.accepted[order][0].items())  # fmt: skip
