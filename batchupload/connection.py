@@ -82,8 +82,8 @@ class Response(aiohttp.ClientResponse):
     async def start(self, connection: "Connection") -> "Response":
         """See `aiohttp.ClientResponse`."""
         protocol = connection.protocol
-        lost = protocol.closed if protocol is not None else None
         await super().start(connection)
+        lost = protocol.closed if protocol is not None else None  # asked before, nobody would hear of a loss in there
         content = self.content
 
         def end(closed: asyncio.Future[None] | None) -> None:
