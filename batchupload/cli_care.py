@@ -46,23 +46,10 @@ def purge(config: Path | None, profile: str | None, age: str, dry_run: bool, yes
     except (ValueError, OverflowError) as error:
         raise BatchuploadError(_("--older-than {age}: {error}.", age=age, error=error)) from None
     path = settings_from({"config": config, "profile": profile}, send=False).settings.ledger.path
-    if not (dry_run or yes or sys.stdin.isatty()):
-        raise BatchuploadError(_("nobody is here to ask: look with --dry-run, then give --yes."))
-    newest = old.seems_ahead(path, wanted)
-    if newest and yes and not dry_run:
-        raise BatchuploadError(
-            _(
-                "nothing was removed. By this machine's clock it is {now:%Y-%m-%d}, but the newest run is of "
-                "{newest:%Y-%m-%d}: if the clock is ahead, what is new looks old. If it is right, purge without "
-                "--yes, which shows what goes and asks.",
-                now=now,
-                newest=newest,
-            )
-        )
     if not (dry_run or yes):
+        if not sys.stdin.isatty():
+            raise BatchuploadError(_("nobody is here to ask: look with --dry-run, then give --yes."))
         say(told(old.purge(path, wanted), wanted))
-        if newest:
-            say(_("The newest run is of {newest:%Y-%m-%d}. Is this machine's clock right?", newest=newest))
         if not click.confirm(_("Remove it for good?")):
             return 0
     wanted = replace(wanted, pretend=dry_run)

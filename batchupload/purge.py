@@ -33,9 +33,6 @@ SOME_OUTCOMES = (
 RELEASED = "DELETE FROM released WHERE run <= ?"
 BARE = "UPDATE attempts SET code = NULL, message = NULL WHERE order_id = ? AND run = ? AND number = ?"
 
-QUIET_AT_LEAST, QUIET_AT_MOST = timedelta(days=7), timedelta(days=60)
-"""A ledger whose newest run is as old as what is to be purged, but within these, has known no run for long. Or this
-machine's clock is ahead, and what is new looks old: nothing here can tell which."""
 
 Key = tuple[str, int, int]
 """Of an attempt: order, run, number."""
@@ -125,23 +122,6 @@ def purge(path: Path, wanted: Wanted) -> Purged:
             raise failed(place, error) from None
         except (ValueError, TypeError) as error:
             raise distrusted(place, _("a cell in it is damaged: {error}", error=error)) from None
-
-
-def seems_ahead(path: Path, wanted: Wanted) -> datetime | None:
-    """Return the date of the newest run if it is so old that this machine's clock may be ahead; else None.
-
-    Raises as `purge` does.
-    """
-    with hold(existing(path)) as (place, database), closing(database):
-        try:
-            dates = [run.date for run in _runs(database)]
-        except sqlite3.Error as error:
-            raise failed(place, error) from None
-        except (ValueError, TypeError) as error:
-            raise distrusted(place, _("a cell in it is damaged: {error}", error=error)) from None
-    newest = max((date for date in dates if date <= wanted.now), default=None)
-    quiet = min(max(wanted.now - wanted.before, QUIET_AT_LEAST), QUIET_AT_MOST)
-    return newest if newest and wanted.now - newest >= quiet else None
 
 
 def last_old(runs: Sequence[Ran], before: datetime, now: datetime) -> int:

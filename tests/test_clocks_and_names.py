@@ -62,21 +62,6 @@ async def test_a_run_of_the_future_neither_keeps_what_is_old_nor_goes_too_early(
     assert "run 3" not in again.stdout, "it is said until it is purged"
 
 
-@pytest.mark.parametrize(("age", "days"), [("90d", [-100, -61]), ("30d", [-80, -31]), ("1d", [-80, -8])])
-async def test_nothing_is_purged_unasked_if_the_clock_may_be_ahead(shop: Shop, age: str, days: list[float]) -> None:
-    async with Sandbox() as server:
-        reports = await runs(shop, server.url, *days)
-    words = ("purge", "--older-than", age)
-    assert batchupload(*words, "--dry-run", cwd=shop.folder).returncode == 0
-    done = batchupload(*words, "--yes", cwd=shop.folder)
-    assert done.returncode == 2, done.stdout
-    assert f"the newest run is of {day(days[-1]):%Y-%m-%d}" in " ".join(done.stderr.split())
-    assert all(path.exists() for path in reports)
-    date(shop, 2, day(-0.5))
-    assert batchupload(*words, "--yes", cwd=shop.folder).returncode == 0
-    assert [path.exists() for path in reports] == [False, True]
-
-
 async def test_a_clock_that_is_ahead_for_one_run_does_not_hide_that_none_succeeds_any_more(shop: Shop) -> None:
     async with Sandbox() as server:
         await runs(shop, server.url, -3, 365, -1)

@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchupload.model import Standing, Verdict
-from batchupload.purge import Purged, Ran, Sent, Wanted, bearers, last_old
-from batchupload.purge import purge as purge_ledger
+from batchupload.purge import Ran, Sent, bearers, last_old
 from batchupload.sandbox import Sandbox, SandboxOptions, parse_fault
 
 UPLOADED = ("uploaded", "accepted")
@@ -50,12 +49,6 @@ def grow_old(shop: Shop, *runs: int, days: int = 100) -> None:
 
 def purge(shop: Shop, *options: str) -> "subprocess.CompletedProcess[str]":
     return batchupload("purge", "--older-than", "90d", "--yes", *options, cwd=shop.folder)
-
-
-def purged(shop: Shop, *, forget_uploaded: bool = False) -> Purged:
-    """The same as a person who was asked has it done, also if all runs are old."""
-    before = NOW - timedelta(days=90)
-    return purge_ledger(shop.folder / "batchupload.db", Wanted(before, forget_uploaded=forget_uploaded))
 
 
 def holding(shop: Shop, text: str) -> set[str]:
@@ -151,7 +144,7 @@ async def test_history_goes_on_after_a_purge(shop: Shop) -> None:
     async with refusing() as server:
         await two_runs(shop, server)
     grow_old(shop, 2)
-    purged(shop, forget_uploaded=True)
+    assert purge(shop, "--forget-uploaded").returncode == 0
     [run] = json.loads(batchupload("history", "--json", cwd=shop.folder).stdout)
     assert (run["run"], run["manifests"], run["report"], run["exit_code"]) == (2, [], "", 0)
     assert "purged" in batchupload("history", cwd=shop.folder).stdout
@@ -212,7 +205,7 @@ async def test_a_run_that_died_and_was_not_followed_by_another_stays(shop: Shop)
     grow_old(shop, 2)
     with database(shop) as ledger, ledger:
         ledger.execute("UPDATE runs SET ended_at = NULL, summary = NULL WHERE id = 2")
-    assert purged(shop).runs == 1
+    assert "1 run, " in purge(shop).stdout
     assert (shop.folder / "new.csv").exists()
     assert count(shop, "outcomes") == 1
 
