@@ -80,14 +80,14 @@ async def test_show_groups_what_failed_by_reason_and_message_with_examples(shop:
 
 async def test_a_run_is_compared_with_the_last_over_the_same_manifests(shop: Shop) -> None:
     shop.orders(2)
-    _, port = await run_with(shop, 0, "HT000000")
+    _, port = await run_with(shop, 0, "HT000000", "HT000001")
     await run_with(shop, port, "HT000001", manifest="other.csv")
-    await run_with(shop, port, "HT000000", manifest="orders.csv")
+    await run_with(shop, port, "HT000001", manifest="orders.csv")
     await run_with(shop, port, manifest="third.csv")
     lines = shown(shop, "history").splitlines()
-    assert "since run 1:" in lines[1]  # there was no other
-    assert "since run 1:" in lines[2]
-    assert "since run 3:" in lines[3]
+    assert "since run 1: 0 newly failing, 1 mended, 1 still failing" in lines[1]  # there was no other
+    assert "since run 1: 0 newly failing, 1 mended, 1 still failing" in lines[2]
+    assert "since run 3: 0 newly failing, 1 mended, 0 still failing" in lines[3]
     assert "compared with run 3 over other manifests" in shown(shop, "show", "4")
 
 
@@ -144,7 +144,7 @@ async def test_a_run_makes_its_page_also_where_the_report_before_is_gone_or_spoi
     shop.orders(2)
     summary, port = await run_with(shop, 0, "HT000000")
     summary.report.unlink() if fate == "gone" else summary.report.write_text("no report")
-    summary, _ = await run_with(shop, port, "HT000001")
+    summary, _ = await run_with(shop, port, "HT000000")
     assert summary.page
     assert change_on(summary.page) == {}
     assert ("does not say what changed" in caplog.text) == (fate == "spoilt")
