@@ -162,13 +162,13 @@ class Pipeline:
         await self._orders.put(order)
 
     async def _feed(self, held: Sequence[Row], rows: Feed, first: frozenset[_Place]) -> None:
-        """Rows → orders that are to be sent, and the endings of the others; all of them, unless it must end at once.
+        """Rows → orders that are to be sent, and the endings of the others; all that were read, if it must end at once.
 
         `held` are the first rows; those of orders that went `first` are under way already.
         """
         seen = bytearray(len(self._survey.repeated))
         batch = held
-        while not self._stop.impatient and batch:
+        while batch:  # also if a second signal came meanwhile: these rows are read
             standings = await self._standings(batch)
             endings: list[Ending] = []
             for row in batch:
