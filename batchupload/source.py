@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import select
 import sys
 import zlib
 from collections.abc import Generator, Iterator
@@ -24,6 +25,8 @@ STDIN_LIMIT = 1 << 30
 """Bytes of it at most; they are kept in memory, compressed to about a fifth."""
 BLOCK = 128 * 1024
 """Bytes that are read, and known again, at a time."""
+LOOK_SECONDS = 0.25
+"""How often a signal is looked for while nothing comes by standard input."""
 MUCH, MOST_TIMES = 16 << 20, 200
 """A packed file that unpacks to more bytes than the first, and to more than so many times its size, is no manifest.
 One of orders that differ gets a tenth of its size at best, one of a single byte a thousandth."""
@@ -92,8 +95,8 @@ def _open_stdin() -> Source:
     if sys.stdin is None or sys.stdin.isatty():
         raise ManifestError(_("standard input is a terminal. Pipe a manifest into it: … | batchupload run -"))
     size, blocks, start = 0, [], b""
-    for block in _blocks(sys.stdin.buffer, STDIN_LIMIT + 1):
-        size, start = size + len(block), start or block[: len(_GZIP)]
+    for block in _arriving(sys.stdin.buffer, STDIN_LIMIT + 1):
+        size, start = size + len(block), (start + block)[: len(_GZIP)]
         blocks.append(zlib.compress(block, 1))
     if size > STDIN_LIMIT:
         raise ManifestError(
@@ -108,6 +111,20 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 
 def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
     while size > 0 and (block := file.read(min(BLOCK, size))):
+        size -= len(block)
+        yield block
+
+
+def _arriving(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield what comes through a pipe, at most `size` bytes.
+
+    A signal that came just before a read would wait for that read, so each read begins only when there is something.
+    """
+    while size > 0:
+        while not select.select([file], [], [], LOOK_SECONDS)[0]:
+            pass
+        if not (block := os.read(file.fileno(), min(BLOCK, size))):
+            return
         size -= len(block)
         yield block
 
