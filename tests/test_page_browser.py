@@ -92,7 +92,7 @@ class Tab:
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
         }
-        return {url for url in urls if not url.startswith(("blob:", "data:", "chrome:"))}
+        return {url for url in urls if not url.startswith(("blob:", "data:", "chrome:", "chrome-untrusted:"))}
 
 
 @pytest.fixture(scope="module")
