@@ -143,9 +143,11 @@ async def test_each_photo_comes_on_a_connection_of_its_own() -> None:
                 await asyncio.sleep(0.01)
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(EOFError, OSError):
-            await talk(reader, writer)
-        writer.close()
+        try:
+            with suppress(EOFError, OSError):
+                await talk(reader, writer)
+        finally:
+            writer.transport.abort()  # also if the test is over before
 
     async with await asyncio.start_server(served, "127.0.0.1", 0) as server:
         web = Web(PhotoSettings(), TimeoutSettings(), private=True)
