@@ -15,6 +15,13 @@ from batchupload.model import Order
 from batchupload.photo_places import IN_A_ROW, PhotoPlaces
 from batchupload.sandbox import Sandbox, SandboxOptions
 
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may need more than the second in which a row of missing photos is told from single ones."""
+    monkeypatch.setattr("batchupload.loading.LOOK_AGAIN_SECONDS", 4.0)
+
+
 GONE = ("deferred", "photo_folder_gone")
 MISSING = ("invalid", "photo_missing")
 UPLOADED = ("uploaded", "accepted")
