@@ -5,7 +5,7 @@ import ctypes
 import logging
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,12 +74,12 @@ class OverranError(Exception):
 class Folder:
     """The photos below one folder: how many are read there at a time, and how many threads hang in it."""
 
-    def __init__(self, root: Path, count: int, known: Iterable[str] = ()) -> None:
+    def __init__(self, root: Path, count: int) -> None:
         self.slots = asyncio.Semaphore(count)
         self.most_hanging = count
         self.hanging = 0
         """Threads that were given up while they read, and that did not come back yet."""
-        self.places = PhotoPlaces(root, known)
+        self.places = PhotoPlaces(root)
 
 
 class Readers:
